@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     disk,
     model::{
-        capacity::Placed,
+        capacity::{Footprint, Placed},
         failure::chain,
         limits::{MEMBERS_MEASURED_EVERY, VOLUMES_LOOK_INTERVAL},
         placement::Cluster,
@@ -40,7 +40,7 @@ pub struct ContentFolder {
 pub struct Volumes {
     store: Arc<Store>,
     places: Vec<ContentFolder>,
-    members: usize,
+    each: Footprint,
     seen: Mutex<Vec<Volume>>,
     rooms: Mutex<Vec<Room>>,
 }
@@ -57,12 +57,12 @@ struct Room {
 impl Volumes {
     /// Knows of nothing yet.
     ///
-    /// `members`: those of each instance; where engines differ, the most.
-    pub fn of(store: Arc<Store>, places: Vec<ContentFolder>, members: usize) -> Self {
+    /// `each`: what an instance takes beside its units.
+    pub fn of(store: Arc<Store>, places: Vec<ContentFolder>, each: Footprint) -> Self {
         Self {
             store,
             places,
-            members,
+            each,
             seen: Mutex::default(),
             rooms: Mutex::default(),
         }
@@ -73,9 +73,9 @@ impl Volumes {
         self.known().clone()
     }
 
-    /// Members of each instance; where engines differ, the most.
-    pub fn members(&self) -> usize {
-        self.members
+    /// What each instance takes beside its units.
+    pub fn each(&self) -> Footprint {
+        self.each
     }
 
     /// What a cluster's volume has for its members beside those of others, in bytes; none where it is
@@ -88,7 +88,7 @@ impl Volumes {
             .iter()
             .filter(|(id, _)| *id != cluster && holds(room, id));
         Some(others.fold(room.bytes, |left, (_, placed)| {
-            left.saturating_sub(placed.bytes(self.members))
+            left.saturating_sub(placed.bytes(self.each))
         }))
     }
 
@@ -119,7 +119,7 @@ impl Volumes {
             .filter(here)
             .filter_map(|c| c.capacity_units);
         let promised: u64 = promised.map(u64::from).sum();
-        let there = Placed::units_at_most(room.bytes, self.members);
+        let there = Placed::units_at_most(room.bytes, self.each);
         if promised > there {
             let names: Vec<String> = room.clusters.iter().map(|id| format!("{id:?}")).collect();
             log::warn!(
@@ -280,7 +280,10 @@ fn look_at_one(folder: &Path) -> io::Result<(u64, Space)> {
 mod tests {
     use super::*;
 
-    const MEMBERS: usize = 3;
+    const EACH: Footprint = Footprint {
+        members: 3,
+        log_bytes_max: 1024 * 1024,
+    };
 
     #[tokio::test]
     async fn what_is_placed_counts_once_and_for_all_clusters_of_a_volume() {
@@ -298,7 +301,7 @@ mod tests {
         let written = 1024 * 1024;
         fs::write(places[0].folder.join("members/file"), vec![1; written]).expect("a file");
         assert!(disk::bytes_below(&places[0].folder).expect("a size") >= written as u64);
-        let volumes = Volumes::of(store, places.to_vec(), MEMBERS);
+        let volumes = Volumes::of(store, places.to_vec(), EACH);
         assert_eq!(
             volumes.bytes_for("a", &[]),
             None,
@@ -313,7 +316,7 @@ mod tests {
         };
         let placed = [("a", one), ("b", Placed::default()), ("elsewhere", one)];
         assert_eq!(volumes.bytes_for("a", &placed), Some(bytes));
-        let left = bytes.saturating_sub(one.bytes(MEMBERS));
+        let left = bytes.saturating_sub(one.bytes(EACH));
         assert_eq!(volumes.bytes_for("b", &placed), Some(left));
         let seen = volumes.seen();
         assert_eq!(seen.len(), 1, "{seen:?}");

@@ -11,8 +11,9 @@ use crate::{
     config::ClusterSettings,
     engine::{self, SharedEngine},
     model::{
-        catalog::Catalog, deployment::Deployment, engine::Profile, exposure::Withheld,
-        failure::chain, postgres::DatabaseAddress, sentence::counted, version::Version,
+        capacity::Footprint, catalog::Catalog, deployment::Deployment, engine::Profile,
+        exposure::Withheld, failure::chain, postgres::DatabaseAddress, sentence::counted,
+        version::Version,
     },
     operation::ClusterParts,
     provisioner::{Duty, ProvisionerError, SharedProvisioner, handover::Handover},
@@ -66,10 +67,9 @@ impl Backends {
             .collect()
     }
 
-    /// Members of an instance of the engine that has most.
-    pub(super) fn members_at_most(&self) -> usize {
-        let members = self.engines.values().map(|e| e.profile().members);
-        members.max().unwrap_or_default()
+    /// What an instance of any engine takes of a volume beside its units.
+    pub(super) fn footprint(&self) -> Footprint {
+        Footprint::of(self.engines.values().map(|engine| engine.profile()))
     }
 
     /// What runs members, by the id of the cluster.

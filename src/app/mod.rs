@@ -30,6 +30,7 @@ use crate::{
     http::{readiness::Readiness, tls::ServerCertificate},
     metrics::Metrics,
     model::{
+        capacity::Footprint,
         limits::{ALERT_SETTLES_AFTER, DRAIN_TIMEOUT, HANG_AFTER},
         patience::Patience,
         renewal::CertificateLife,
@@ -181,7 +182,7 @@ impl App {
             config: &config,
             surroundings: &surroundings,
             public_url: &listener.public_url.clone(),
-            volumes: &volumes(&config, &kept, backends.members_at_most()).await,
+            volumes: &volumes(&config, &kept, backends.footprint()).await,
             kept: &kept,
             backends: &backends,
             metrics: &Arc::new(Metrics::new(config.monitoring.instances)),
@@ -296,9 +297,9 @@ impl App {
 }
 
 /// The volumes, looked at once.
-async fn volumes(config: &Config, kept: &Kept, members: usize) -> Arc<Volumes> {
+async fn volumes(config: &Config, kept: &Kept, each: Footprint) -> Arc<Volumes> {
     let places = folders::places(config);
-    let volumes = Arc::new(Volumes::of(kept.store.clone(), places, members));
+    let volumes = Arc::new(Volumes::of(kept.store.clone(), places, each));
     let clusters: Vec<_> = config
         .places
         .clusters

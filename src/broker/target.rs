@@ -78,7 +78,7 @@ impl Targets {
             cluster,
             placed: *of_it,
             volume_bytes: self.volumes.bytes_for(&cluster.id, &placed),
-            members: self.volumes.members(),
+            each: self.volumes.each(),
         };
         self.inventory
             .clusters

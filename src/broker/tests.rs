@@ -12,6 +12,7 @@ use crate::{
     engine::etcd,
     model::{
         backup::{Backup, BackupState, MANIFEST_FORMAT_CLEAR, Manifest, StoredSnapshot},
+        capacity::Footprint,
         catalog::Catalog,
         deployment::Deployment,
         engine::{Obstacle, Port},
@@ -197,7 +198,11 @@ impl Office {
         let known = KnownTime::begin(&clock.read());
         let time = Timekeeper::knowing(store.clone(), clock.clone(), known);
         let mut parts = BrokerParts {
-            volumes: Arc::new(Volumes::of(store.clone(), Vec::new(), 3)),
+            volumes: Arc::new(Volumes::of(
+                store.clone(),
+                Vec::new(),
+                Footprint::of([&etcd::PROFILE]),
+            )),
             audit_days: None,
             proves_backups: true,
             step_titles: |_, _| None,

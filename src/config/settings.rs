@@ -73,7 +73,7 @@ pub struct Settings {
     #[arg(long, env = "COMPOSE_BROKER_USERNAME")]
     pub username: Option<String>,
 
-    /// TCP ports for members on this machine, 6 for each instance, 9 where others reach it
+    /// TCP ports for members on this machine
     #[arg(long, env = "COMPOSE_BROKER_PORT_RANGE", default_value = "20000-29999")]
     pub port_range: String,
 

@@ -5,11 +5,33 @@
 //! it is promised, however small the database is. What is placed and what it has written already are
 //! the same bytes: the room of a volume is what is free *and* what members have of it.
 //!
-//! `members` is how many of them each instance has, whatever its engine: where engines differ, the most.
+//! What an instance has beside its units is reckoned alike for all of them, whatever their engines
+//! ([`Footprint`]).
 
-use super::limits::{
-    DISK_RESERVE_BYTES, MEMBER_LOG_BYTES_MAX, MEMBER_WAL_BYTES_MAX, UNIT_BYTES, UNITS_MAX,
+use super::{
+    engine::Profile,
+    limits::{DISK_RESERVE_BYTES, MEMBER_LOG_BYTES_MAX, UNIT_BYTES, UNITS_MAX},
 };
+
+/// What an instance takes of a volume beside its units. Where engines differ, the most of each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Footprint {
+    /// Members of each instance.
+    pub members: usize,
+    /// What a member's log of changes has at most, in bytes.
+    pub log_bytes_max: u64,
+}
+
+impl Footprint {
+    /// That of an instance of any of these engines.
+    pub fn of<'p>(engines: impl IntoIterator<Item = &'p Profile>) -> Self {
+        let none = Self::default();
+        engines.into_iter().fold(none, |most, engine| Self {
+            members: most.members.max(engine.members),
+            log_bytes_max: most.log_bytes_max.max(engine.log_bytes_max),
+        })
+    }
+}
 
 /// What is placed somewhere: everything that was accepted and is not gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -23,20 +45,20 @@ pub struct Placed {
 impl Placed {
     /// What its members may have in all, in bytes: their quotas, and beside them their logs of changes
     /// and what they print.
-    pub fn bytes(self, members: usize) -> u64 {
-        let beside = MEMBER_WAL_BYTES_MAX + 2 * MEMBER_LOG_BYTES_MAX;
+    pub fn bytes(self, each: Footprint) -> u64 {
+        let beside = each.log_bytes_max.saturating_add(2 * MEMBER_LOG_BYTES_MAX);
         let of_each_member = self
             .units
             .saturating_mul(UNIT_BYTES)
             .saturating_add(self.instances.saturating_mul(beside));
-        of_each_member.saturating_mul(members as u64)
+        of_each_member.saturating_mul(each.members as u64)
     }
 
     /// The least volume that holds it, in bytes: with the staged file of one restore, backup or
     /// defragmentation of the largest instance that there may be, and a reserve.
-    pub fn volume_bytes(self, members: usize) -> u64 {
+    pub fn volume_bytes(self, each: Footprint) -> u64 {
         let in_flight = self.units.min(u64::from(UNITS_MAX)) * UNIT_BYTES;
-        self.bytes(members)
+        self.bytes(each)
             .saturating_add(in_flight)
             .saturating_add(DISK_RESERVE_BYTES)
     }
@@ -58,18 +80,18 @@ impl Placed {
     }
 
     /// The units that may be added on a volume that has `bytes` for members.
-    pub fn units_free(self, bytes: u64, members: usize) -> u64 {
+    pub fn units_free(self, bytes: u64, each: Footprint) -> u64 {
         largest(bytes, |units| {
-            self.and_units(units).volume_bytes(members) <= bytes
+            self.and_units(units).volume_bytes(each) <= bytes
         })
     }
 
     /// The most units that instances may have there in all, when they are as few as can be: each has a
     /// log of its own.
-    pub fn units_at_most(bytes: u64, members: usize) -> u64 {
+    pub fn units_at_most(bytes: u64, each: Footprint) -> u64 {
         largest(bytes, |units| {
             let instances = units.div_ceil(u64::from(UNITS_MAX));
-            Self { units, instances }.volume_bytes(members) <= bytes
+            Self { units, instances }.volume_bytes(each) <= bytes
         })
     }
 }
@@ -93,8 +115,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::engine::tests::ENGINE;
 
-    const MEMBERS: usize = 3;
+    /// As an engine with three members that keep 384 MiB of log each has it.
+    const EACH: Footprint = Footprint {
+        members: 3,
+        log_bytes_max: 384 * 1024 * 1024,
+    };
     const GB: u64 = 1024 * 1024 * 1024;
 
     fn one() -> Placed {
@@ -111,23 +138,41 @@ mod tests {
             (34 * GB, 32),
             (1000 * GB, 1320),
         ] {
-            assert_eq!(one().units_free(bytes, MEMBERS), expected, "{bytes}");
+            assert_eq!(one().units_free(bytes, EACH), expected, "{bytes}");
         }
+    }
+
+    #[test]
+    fn of_engines_that_differ_the_most_counts() {
+        let small = Profile {
+            members: 1,
+            log_bytes_max: 2 * GB,
+            ..ENGINE
+        };
+        let most = Footprint {
+            members: ENGINE.members,
+            log_bytes_max: 2 * GB,
+        };
+        assert_eq!(Footprint::of([&small, &ENGINE]), most);
+        assert_eq!(Footprint::of([&ENGINE, &small]), most);
+        let alone = Footprint::of([&ENGINE]);
+        assert!(one().bytes(alone) < one().bytes(most));
+        assert!(one().units_free(100 * GB, alone) > one().units_free(100 * GB, most));
     }
 
     #[test]
     fn each_instance_has_a_log_of_its_own() {
         let volume = 100 * GB;
         let mut placed = Placed::default();
-        while placed.and_instance().units_free(volume, MEMBERS) > 0 {
+        while placed.and_instance().units_free(volume, EACH) > 0 {
             placed = placed.and_instance().and_units(1);
         }
         assert_eq!(placed.units, placed.instances);
         assert!(
-            placed.units < one().units_free(volume, MEMBERS) / 2,
+            placed.units < one().units_free(volume, EACH) / 2,
             "{placed:?}"
         );
-        assert!(Placed::units_at_most(volume, MEMBERS) > placed.units);
+        assert!(Placed::units_at_most(volume, EACH) > placed.units);
     }
 
     proptest! {
@@ -136,11 +181,11 @@ mod tests {
             bytes in 0u64..1 << 46, units in 0u64..5000, instances in 0u64..500,
         ) {
             let placed = Placed { units, instances };
-            let free = placed.units_free(bytes, MEMBERS);
+            let free = placed.units_free(bytes, EACH);
             if free > 0 {
-                prop_assert!(placed.and_units(free).volume_bytes(MEMBERS) <= bytes);
+                prop_assert!(placed.and_units(free).volume_bytes(EACH) <= bytes);
             }
-            prop_assert!(placed.and_units(free + 1).volume_bytes(MEMBERS) > bytes);
+            prop_assert!(placed.and_units(free + 1).volume_bytes(EACH) > bytes);
         }
 
         #[test]
@@ -149,11 +194,11 @@ mod tests {
             instances in 0u64..500, less in 0u64..5000,
         ) {
             let placed = Placed { units, instances };
-            let free = placed.units_free(bytes, MEMBERS);
-            prop_assert!(placed.units_free(bytes + more, MEMBERS) >= free);
-            prop_assert!(placed.and_instance().units_free(bytes, MEMBERS) <= free);
+            let free = placed.units_free(bytes, EACH);
+            prop_assert!(placed.units_free(bytes + more, EACH) >= free);
+            prop_assert!(placed.and_instance().units_free(bytes, EACH) <= free);
             let fewer = Placed { units: units.saturating_sub(less), instances };
-            prop_assert!(fewer.units_free(bytes, MEMBERS) >= free);
+            prop_assert!(fewer.units_free(bytes, EACH) >= free);
         }
 
         /// However instances come and grow, as long as each was accepted.
@@ -164,15 +209,15 @@ mod tests {
             let mut placed = Placed::default();
             for (units, is_new) in asked {
                 let before = if is_new || placed.instances == 0 { placed.and_instance() } else { placed };
-                if before.units_free(bytes, MEMBERS) >= units {
+                if before.units_free(bytes, EACH) >= units {
                     placed = before.and_units(units);
                 }
             }
             if placed.instances > 0 {
-                prop_assert!(placed.volume_bytes(MEMBERS) <= bytes);
+                prop_assert!(placed.volume_bytes(EACH) <= bytes);
                 // No instance has more than it may.
                 if placed.units <= placed.instances * u64::from(UNITS_MAX) {
-                    prop_assert!(placed.units <= Placed::units_at_most(bytes, MEMBERS));
+                    prop_assert!(placed.units <= Placed::units_at_most(bytes, EACH));
                 }
             }
         }
@@ -180,8 +225,8 @@ mod tests {
         #[test]
         fn nothing_overflows(units in any::<u64>(), instances in any::<u64>(), bytes in any::<u64>()) {
             let placed = Placed { units, instances };
-            prop_assert!(placed.units_free(bytes, MEMBERS) <= bytes / UNIT_BYTES);
-            prop_assert!(Placed::units_at_most(bytes, MEMBERS) <= bytes / UNIT_BYTES);
+            prop_assert!(placed.units_free(bytes, EACH) <= bytes / UNIT_BYTES);
+            prop_assert!(Placed::units_at_most(bytes, EACH) <= bytes / UNIT_BYTES);
         }
     }
 }

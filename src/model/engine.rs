@@ -28,6 +28,8 @@ pub struct Profile {
     pub units_max: u32,
     /// Disk that a member needs before it holds anything, in bytes.
     pub member_bytes_min: u64,
+    /// What a member's log of changes has at most beside its database, in bytes.
+    pub log_bytes_max: u64,
     /// The ports of each member.
     pub ports: &'static [Port],
     /// How its programs are recognised where they are installed.

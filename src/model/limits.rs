@@ -169,9 +169,6 @@ pub const ENGINE_CALL_TIMEOUT: Duration = Duration::from_secs(20);
 pub const ENGINE_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// One member's giving back of unused storage: it copies its whole database.
 pub const DEFRAGMENT_TIMEOUT: Duration = Duration::from_secs(600);
-/// Changes of users that one deployment is asked for at once. etcd 3.3 spends a tenth of a second
-/// and more on each, on every member, and gives up on those that wait behind for long.
-pub const USER_CHANGES_AT_ONCE: usize = 2;
 /// Pause before an engine is asked again after a passing failure; doubled for each further one.
 pub const ENGINE_RETRY_FIRST: Duration = Duration::from_millis(20);
 /// Longest pause between two tries of one call to an engine.
@@ -518,9 +515,6 @@ pub const METRICS_INSTANCES_MAX: u32 = 10_000;
 /// Shortest token that scrapes may show, in bytes.
 pub const METRICS_TOKEN_BYTES_MIN: usize = 16;
 
-/// What a member's log of changes has at most, in bytes: etcd keeps five files of 64 MiB, and sets the
-/// next one aside.
-pub const MEMBER_WAL_BYTES_MAX: u64 = 6 * 64 * 1024 * 1024;
 /// How often places for a deployment's members are chosen anew because others reserved them first.
 pub const PLACE_TRIES_MAX: u32 = 20;
 /// A starting member that ended by itself this often will not come up.

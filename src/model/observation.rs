@@ -93,10 +93,28 @@ pub enum MemberHealth {
         /// What it complains of; full storage, above all.
         complaints: Vec<Complaint>,
     },
-    /// It answers, and cannot serve by itself. Why, as the engine calls it: "answers, but ..." goes on so.
-    Degraded(&'static str),
+    /// It answers, and cannot serve by itself.
+    Degraded(Degradation),
     /// It does not answer.
     Silent(Silence),
+}
+
+/// Why a member that answers cannot serve by itself, in the words of its engine: "answers, but ..." goes on so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Degradation {
+    /// It has no leader.
+    Leaderless(&'static str),
+    /// Something that only its engine knows.
+    Other(&'static str),
+}
+
+impl Degradation {
+    /// The words.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Leaderless(words) | Self::Other(words) => words,
+        }
+    }
 }
 
 /// What a member complains of.
@@ -128,7 +146,7 @@ impl MemberHealth {
     pub fn trouble(&self) -> Option<String> {
         match self {
             Self::Serving { .. } => None,
-            Self::Degraded(why) => Some(format!("answers, but {why}")),
+            Self::Degraded(why) => Some(format!("answers, but {}", why.as_str())),
             Self::Silent(why) => Some(format!("does not answer: {why}")),
         }
     }

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::{
-    capacity::Placed,
+    capacity::{Footprint, Placed},
     catalog::Placement,
     exposure::Exposure,
     ids::InstanceId,
@@ -106,8 +106,8 @@ pub struct Candidate<'a> {
     pub placed: Placed,
     /// What its volume has for its members, in bytes; absent: it is not known.
     pub volume_bytes: Option<u64>,
-    /// Members of each instance there; where engines differ, the most.
-    pub members: usize,
+    /// What each instance takes there beside its units.
+    pub each: Footprint,
 }
 
 impl Candidate<'_> {
@@ -125,7 +125,7 @@ impl Candidate<'_> {
         match self.cluster.capacity_units {
             Some(capacity) => Some(u64::from(capacity).saturating_sub(placed.units)),
             None => {
-                let free = |bytes| placed.units_free(bytes, self.members);
+                let free = |bytes| placed.units_free(bytes, self.each);
                 self.volume_bytes.map(free)
             }
         }
@@ -273,6 +273,11 @@ pub fn place<'a>(
 mod tests {
     use super::*;
 
+    const EACH: Footprint = Footprint {
+        members: 3,
+        log_bytes_max: 384 * 1024 * 1024,
+    };
+
     fn cluster(id: &str, enabled: bool, capacity_units: Option<u32>) -> Cluster {
         Cluster {
             id: id.into(),
@@ -296,7 +301,7 @@ mod tests {
                 instances: 1,
             },
             volume_bytes: None,
-            members: 3,
+            each: EACH,
         })
         .collect()
     }
@@ -377,7 +382,7 @@ mod tests {
                 instances: 1,
             },
             volume_bytes,
-            members: 3,
+            each: EACH,
         };
         let free = |volume_bytes| on(&clusters[0], volume_bytes).units_free();
         assert_eq!(free(None), None);

@@ -16,6 +16,9 @@ const UNITS_MAX: u32 = 32;
 /// Disk that a member needs before it holds anything, in bytes: etcd sets two files of 64 MiB aside for
 /// its log.
 const MEMBER_BYTES_MIN: u64 = 128 * 1024 * 1024;
+/// What a member's log of changes has at most, in bytes: etcd keeps five files of 64 MiB, and sets the
+/// next one aside.
+const LOG_BYTES_MAX: u64 = 6 * 64 * 1024 * 1024;
 
 /// etcd's lines, faults, and what follows what.
 pub static PROFILE: Profile = Profile {
@@ -24,6 +27,7 @@ pub static PROFILE: Profile = Profile {
     members_needed: 2,
     units_max: UNITS_MAX,
     member_bytes_min: MEMBER_BYTES_MIN,
+    log_bytes_max: LOG_BYTES_MAX,
     ports: &addresses::PORTS,
     binaries: EngineBinaries {
         offered: |version| PROFILE.offers(*version),

@@ -2,7 +2,6 @@
 
 use crate::model::{
     deployment::{Access, Deployment, DeploymentSecrets, Member, Membership, Shape, Site},
-    limits::MEMBER_WAL_BYTES_MAX,
     secret::Secret,
     server::{DataOfServer, FILES, Probe, Program, Resources, Server, ServerFile},
     version::Version,
@@ -147,7 +146,7 @@ fn hard_quota_bytes(deployment: &Deployment, shape: Shape) -> u64 {
 pub(super) fn resources(deployment: &Deployment, shape: Shape) -> Resources {
     let quota = hard_quota_bytes(deployment, shape);
     Resources {
-        disk_bytes: 2 * quota + MEMBER_WAL_BYTES_MAX,
+        disk_bytes: 2 * quota + PROFILE.log_bytes_max,
         memory_bytes: shape.quota_bytes() + MEMBER_MEMORY_BYTES,
     }
 }

@@ -10,7 +10,9 @@ use crate::model::{
     deployment::Member,
     failure::chain,
     limits::{OBSERVATION_LOGIN_TIMEOUT, OBSERVATION_TIMEOUT},
-    observation::{Complaint, MemberHealth, MemberObservation, MemberRole, Silence, SilenceCause},
+    observation::{
+        Complaint, Degradation, MemberHealth, MemberObservation, MemberRole, Silence, SilenceCause,
+    },
     version::Version,
 };
 
@@ -27,8 +29,8 @@ const NOSPACE: &str = "NOSPACE";
 /// How it says that somebody does not hold what the others hold.
 const CORRUPT: &str = "CORRUPT";
 
-/// Why a member that answers cannot serve, see [`MemberHealth::Degraded`].
-const NO_MAJORITY: &str = "has no majority behind it";
+/// Why a member that answers cannot serve.
+const NO_MAJORITY: Degradation = Degradation::Leaderless("has no majority behind it");
 
 /// Asks all members at once; one that is down holds nobody up.
 pub(super) async fn observe(dialer: &Dialer<'_>) -> Vec<MemberObservation> {

@@ -15,7 +15,7 @@ use crate::{
     },
     model::{
         deployment::Deployment,
-        observation::{Complaint, MemberHealth, MemberObservation},
+        observation::{Complaint, Degradation, MemberHealth, MemberObservation},
     },
 };
 
@@ -36,9 +36,9 @@ pub struct MemberBody {
     name: String,
     /// Where applications reach it.
     url: String,
-    /// `serving`; `without_leader` where it answers and cannot serve by itself; `silent` where it does not
-    /// answer.
-    #[schema(pattern = "^(serving|without_leader|silent)$")]
+    /// `serving`; `without_leader` or `degraded` where it answers and cannot serve by itself, for lack of a leader
+    /// or for another reason; `silent` where it does not answer.
+    #[schema(pattern = "^(serving|without_leader|degraded|silent)$")]
     status: &'static str,
     /// What else there is to say of it, for people; none where all is well.
     #[schema(required)]
@@ -94,8 +94,11 @@ impl MemberBody {
                     ..blank
                 }
             }
-            MemberHealth::Degraded(_) => Self {
-                status: "without_leader",
+            MemberHealth::Degraded(why) => Self {
+                status: match why {
+                    Degradation::Leaderless(_) => "without_leader",
+                    Degradation::Other(_) => "degraded",
+                },
                 ..blank
             },
             MemberHealth::Silent(_) => blank,

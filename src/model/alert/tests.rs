@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{
     ids::InstanceId,
-    observation::{MemberRole, Silence, SilenceCause},
+    observation::{Degradation, MemberRole, Silence, SilenceCause},
 };
 
 const QUOTA: u64 = UNIT_BYTES;
@@ -175,7 +175,7 @@ fn a_member_that_is_down_is_a_warning_and_a_lost_majority_is_critical() {
     let expected = [(Gravity::Warning, Some("m1".to_owned()), message)];
     assert_eq!(told(Some(&one)), expected);
     let two = seen(vec![
-        MemberHealth::Degraded("has no majority behind it"),
+        MemberHealth::Degraded(Degradation::Leaderless("has no majority behind it")),
         silent(),
         silent(),
     ]);
@@ -473,7 +473,7 @@ proptest! {
         let health = |kind: u8| match kind {
             0 => serving(1, &[]),
             1 => serving(QUOTA - 1, &[Complaint::Differs]),
-            2 => MemberHealth::Degraded("has no majority behind it"),
+            2 => MemberHealth::Degraded(Degradation::Leaderless("has no majority behind it")),
             _ => silent(),
         };
         let seen = seen(healths.into_iter().map(health).collect());

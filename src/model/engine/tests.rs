@@ -98,6 +98,7 @@ pub(crate) static ENGINE: Profile = Profile {
     unsound_giving_back: None,
     units_max: 4,
     member_bytes_min: 0,
+    log_bytes_max: 64 << 20,
     snapshot_file: "snapshot.thing",
     content: &[
         Figure {

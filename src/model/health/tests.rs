@@ -5,7 +5,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{
     alert::{BackupWatch, RepairWatch, alerts, tests::database},
-    observation::{MemberHealth, MemberObservation, MemberRole, Silence, SilenceCause},
+    observation::{
+        Degradation, MemberHealth, MemberObservation, MemberRole, Silence, SilenceCause,
+    },
     operation::{OperationState, Progress},
     origin::Origin,
     repair::{Damage, Repair},
@@ -36,7 +38,9 @@ fn member((i, member): (usize, &Member)) -> MemberObservation {
             differs: false,
             complaints: Vec::new(),
         },
-        Member::Leaderless => MemberHealth::Degraded("has no majority behind it"),
+        Member::Leaderless => {
+            MemberHealth::Degraded(Degradation::Leaderless("has no majority behind it"))
+        }
         Member::Silent => MemberHealth::Silent(Silence {
             cause: SilenceCause::Slow,
             detail: String::new(),

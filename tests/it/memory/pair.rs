@@ -19,7 +19,9 @@ use compose_broker::{
         backup::SnapshotContent,
         deployment::{Access, Authority, Deployment, DeploymentSecrets, Member, Membership, Site},
         engine::{Entry, Figure, FilesOfMember, Line, Obstacle, Port, PortUser, Profile},
-        observation::{MemberHealth, MemberObservation, MemberRole, Silence, SilenceCause},
+        observation::{
+            Degradation, MemberHealth, MemberObservation, MemberRole, Silence, SilenceCause,
+        },
         prefix::{PrefixDifference, PrefixRestore},
         proof::Evidence,
         renewal::{Certificates, Renewal},
@@ -75,6 +77,7 @@ pub static PROFILE: Profile = Profile {
     members_needed: 1,
     units_max: 16,
     member_bytes_min: 1 << 20,
+    log_bytes_max: 1 << 20,
     ports: &[Port {
         name: PORT,
         used_by: PortUser::Applications,
@@ -631,7 +634,7 @@ impl Engine for Pair {
                     url: (PROFILE.url)(member.address(PORT)),
                     health: match found {
                         None if runs.contains(&member.name) => {
-                            MemberHealth::Degraded("has nothing to serve")
+                            MemberHealth::Degraded(Degradation::Other("has nothing to serve"))
                         }
                         None => MemberHealth::Silent(silence()),
                         Some((all, running)) => MemberHealth::Serving {
