@@ -71,6 +71,7 @@ mod readdress;
 mod ready;
 mod reconcile;
 mod recover;
+mod refusal;
 mod relief;
 mod renewal;
 mod repair;

@@ -1,7 +1,10 @@
 //! What a tenant may have: counted in the transaction that adds to it, and nobody else adds to it
 //! meanwhile.
 
-use super::{BrokerError, BrokerParts};
+use super::{
+    BrokerParts,
+    refusal::{Refusal, RuleError},
+};
 use crate::{
     model::{
         catalog::Plan,
@@ -30,7 +33,7 @@ impl Quotas {
         tenant: &Tenant,
         plan: &Plan,
         units: u32,
-    ) -> Result<(), BrokerError> {
+    ) -> Result<(), RuleError> {
         let most = plan.rules.instances_per_tenant;
         let instances = Allowance {
             // Counting takes the longer the more there are.
@@ -40,9 +43,9 @@ impl Quotas {
             },
             most,
         };
-        one_more_instance(&plan.name, instances)
-            .and(self.units_within_quota(conn, tenant, units)?)
-            .map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))
+        let within = self.units_within_quota(conn, tenant, units)?;
+        let allowed = one_more_instance(&plan.name, instances).and(within);
+        Ok(allowed.map_err(Refusal::from)?)
     }
 
     /// Whether a tenant may have so many units more.

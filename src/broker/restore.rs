@@ -17,6 +17,7 @@ use super::{
     inventory::Inventory,
     provision::{Asker, INSTANCE_NAME, ProvisionRequest},
     quota::Quotas,
+    refusal::{Refusal, RuleError, answer},
     source::{Source, manifest_of, restorable},
     target::{Targets, units_of_a_restore},
 };
@@ -289,9 +290,8 @@ impl Restores {
             .offering_and_plan(&source.service_id, &source.plan_id)?;
         let of_the_source = |found: &Instance| found.deployment == source.deployment;
         let restorable = restorable(conn, of_the_source, &offering, source.id.as_str());
-        let restorable = split_refusal(restorable)?.map(|_| ());
         let nothing = RestoreOptions {
-            refusal: restorable.err(),
+            refusal: answer(restorable)?.err().map(|refusal| refusal.to_string()),
             name: self.free_name(conn, &source)?,
             chooses_cluster: plan.rules.placement == Placement::Chosen,
             places: Vec::new(),
@@ -321,13 +321,13 @@ impl Restores {
         for backup in backups {
             let mut options = nothing.clone();
             if options.refusal.is_none() {
-                match split_refusal(manifest_of(conn, &Source::from(&source), backup))? {
+                match answer(manifest_of(conn, &Source::from(&source), backup))? {
                     Ok(manifest) => {
                         let of = (&*offering, &*plan);
                         self.describe(&mut options, of, &clusters, &candidates, &manifest)?;
                         options.estimate = estimate(&past, manifest.stored.snapshot_bytes);
                     }
-                    Err(refusal) => options.refusal = Some(refusal),
+                    Err(refusal) => options.refusal = Some(refusal.to_string()),
                 }
             }
             all.push(options);
@@ -382,13 +382,8 @@ impl Restores {
             ..ProvisionParameters::default()
         };
         let target = |asked: &ProvisionParameters| {
-            split_refusal(self.targets.target_among(
-                candidates,
-                offering,
-                plan,
-                asked,
-                Some(manifest),
-            ))
+            self.targets
+                .target_among(candidates, offering, plan, asked, Some(manifest))
         };
         let default = target(&asked)?;
         let mut versions = Vec::new();
@@ -411,7 +406,7 @@ impl Restores {
                 .iter()
                 .find(|candidate| candidate.cluster.id == cluster.id)
                 .and_then(Candidate::units_free),
-            refusal: default.err(),
+            refusal: default.err().map(|refusal| refusal.to_string()),
         })
     }
 
@@ -507,21 +502,10 @@ fn same_restore(
     found.map(|instance| restored(conn, instance)).transpose()
 }
 
-fn given_name(conn: &mut Conn<'_>, tenant: &Tenant, name: &str) -> Result<String, BrokerError> {
-    name::check(name).map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))?;
+fn given_name(conn: &mut Conn<'_>, tenant: &Tenant, name: &str) -> Result<String, RuleError> {
+    name::check(name).map_err(Refusal::from)?;
     if store::instance::is_named(conn, tenant, name)? {
-        return Err(BrokerError::Conflict(format!(
-            "a service instance of yours has the name {name:?} already; choose another one"
-        )));
+        return Err(Refusal::NameTaken(name.to_owned()).into());
     }
     Ok(name.to_owned())
-}
-
-/// Tells a refusal, which is an answer here, from a failure.
-fn split_refusal<T>(result: Result<T, BrokerError>) -> Result<Result<T, String>, BrokerError> {
-    match result {
-        Ok(value) => Ok(Ok(value)),
-        Err(BrokerError::BadRequest(refusal)) => Ok(Err(refusal)),
-        Err(error) => Err(error),
-    }
 }

@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 
-use super::{BrokerError, BrokerParts, inventory::Inventory};
+use super::{BrokerError, BrokerParts, inventory::Inventory, refusal::Refusal};
 use crate::{
     model::{
         backup::Manifest,
         capacity::Placed,
         catalog::{Offering, Plan},
+        engine::Profile,
         limits::UNITS_DEFAULT,
         parameters::ProvisionParameters,
         placement::{self, Candidate, Cluster},
@@ -53,7 +54,8 @@ impl Targets {
         source: Option<&Manifest>,
     ) -> Result<Target<'_>, BrokerError> {
         let candidates = self.candidates(conn)?;
-        self.target_among(&candidates, offering, plan, asked, source)
+        let target = self.target_among(&candidates, offering, plan, asked, source)?;
+        Ok(target?)
     }
 
     /// The clusters with what is in use of each.
@@ -88,7 +90,7 @@ impl Targets {
             .collect()
     }
 
-    /// [`Self::target`] for many questions in a row: nothing is counted anew.
+    /// [`Self::target`] for many questions in a row: nothing is counted anew, and a refusal is an answer.
     pub(super) fn target_among<'a>(
         &self,
         candidates: &[Candidate<'a>],
@@ -96,15 +98,25 @@ impl Targets {
         plan: &Plan,
         asked: &ProvisionParameters,
         source: Option<&Manifest>,
-    ) -> Result<Target<'a>, BrokerError> {
+    ) -> Result<Result<Target<'a>, Refusal>, BrokerError> {
+        let profile = self.inventory.profile(&offering.rules.engine)?;
+        Ok(self.decide(candidates, profile, plan, asked, source))
+    }
+
+    fn decide<'a>(
+        &self,
+        candidates: &[Candidate<'a>],
+        profile: &'static Profile,
+        plan: &Plan,
+        asked: &ProvisionParameters,
+        source: Option<&Manifest>,
+    ) -> Result<Target<'a>, Refusal> {
         let units = asked
             .units
             .unwrap_or_else(|| source.map_or(UNITS_DEFAULT, units_of_a_restore));
-        let most = self.inventory.units_max(&offering.rules.engine);
+        let most = self.inventory.units_max(profile.name);
         if !(1..=most).contains(&units) {
-            return Err(BrokerError::BadRequest(format!(
-                "units is {units}; an instance has from 1 to {most} units"
-            )));
+            return Err(Refusal::Units { units, most });
         }
         let cluster = placement::place(
             plan.rules.placement,
@@ -112,13 +124,9 @@ impl Targets {
             asked.cluster_service_instance_id.as_deref(),
             units,
             candidates,
-        )
-        .map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))?;
-        let available = self
-            .inventory
-            .versions_on(&cluster.id, &offering.rules.engine);
+        )?;
+        let available = self.inventory.versions_on(&cluster.id, profile.name);
         let wanted = asked.db_version.as_deref();
-        let profile = self.inventory.profile(&offering.rules.engine)?;
         let exposure = &cluster.exposure;
         let served = exposure.served(profile, &available);
         let version = match source {
@@ -126,13 +134,10 @@ impl Targets {
             None if wanted.is_none() && !served.is_empty() => profile.for_new(None, &served),
             None => profile.for_new(wanted, &available),
             Some(manifest) => profile.for_restore(manifest.version, wanted, &available),
-        }
-        .map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))?;
+        }?;
         let fits = |v: &Version| source.is_none_or(|of| profile.restores(of.version, *v));
         let instead: Vec<Version> = served.into_iter().filter(fits).collect();
-        exposure
-            .check(profile, version, &instead)
-            .map_err(|refusal| BrokerError::BadRequest(refusal.to_string()))?;
+        exposure.check(profile, version, &instead)?;
         if let Some(manifest) = source {
             check_size(manifest, units)?;
         }
@@ -149,14 +154,14 @@ pub(super) fn units_of_a_restore(manifest: &Manifest) -> u32 {
     manifest.units_needed().max(manifest.units)
 }
 
-fn check_size(manifest: &Manifest, units: u32) -> Result<(), BrokerError> {
+fn check_size(manifest: &Manifest, units: u32) -> Result<(), Refusal> {
     let needed = manifest.units_needed();
     if needed <= units {
         return Ok(());
     }
-    Err(BrokerError::BadRequest(format!(
-        "the backup holds {} MiB, more than the {} asked for; give units as at least {needed}",
-        manifest.stored.snapshot_bytes.div_ceil(1024 * 1024),
-        counted(units, "unit"),
-    )))
+    Err(Refusal::TooLarge {
+        mebibytes: manifest.stored.snapshot_bytes.div_ceil(1024 * 1024),
+        asked: counted(units, "unit"),
+        needed,
+    })
 }

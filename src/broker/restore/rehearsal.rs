@@ -2,11 +2,12 @@
 
 use super::{
     Estimate, RestoreRequest, Restored, Restores, deployment_of, estimate, given_name, known,
-    restores_done, split_refusal,
+    restores_done,
 };
 use crate::{
     broker::{
         BrokerError,
+        refusal::{Refusal, answer},
         source::{Source, chosen, restorable},
         target::units_of_a_restore,
     },
@@ -83,20 +84,17 @@ impl Restores {
             .offering_and_plan(&source.service_id, &source.plan_id)?;
         let mut told = RestorePreflight::default();
         let of_the_source = |found: &Instance| found.deployment == source.deployment;
-        note(
-            &mut told.reasons,
-            restorable(conn, of_the_source, &offering, source.id.as_str()),
-        )?;
+        let restorable = restorable(conn, of_the_source, &offering, source.id.as_str());
+        note(&mut told.reasons, answer(restorable)?);
         if let Some(name) = &request.name {
-            note(&mut told.reasons, given_name(conn, &source.tenant, name))?;
+            let name = given_name(conn, &source.tenant, name);
+            note(&mut told.reasons, answer(name)?);
         }
         let choice = BackupChoice::read(Some(&request.backup), request.restore_time.as_deref());
-        let choice = note(&mut told.reasons, choice.map_err(BrokerError::from))?.flatten();
+        let choice = note(&mut told.reasons, choice.map_err(Refusal::from)).flatten();
         if let Some(choice) = choice {
-            told.backup = note(
-                &mut told.reasons,
-                chosen(conn, &Source::from(&source), &choice),
-            )?;
+            let chosen = chosen(conn, &Source::from(&source), &choice);
+            told.backup = note(&mut told.reasons, answer(chosen)?);
         }
         if let Some(manifest) = told.backup.clone() {
             let of = (&*offering, &*plan);
@@ -106,7 +104,8 @@ impl Restores {
             told.estimate = estimate(&past, manifest.stored.snapshot_bytes);
         }
         // What it comes to in all: the rules are those of the restore itself.
-        if let Some(made) = note(&mut told.reasons, self.restore_here_in(conn, request))? {
+        let made = self.restore_here_in(conn, request);
+        if let Some(made) = note(&mut told.reasons, answer_to_request(made)?) {
             let Restored {
                 instance,
                 deployment,
@@ -146,37 +145,36 @@ impl Restores {
                 .target_among(&candidates, offering, plan, &asked, Some(manifest))
         };
         // What is wrong is told, and then what would be wrong if that were not.
-        if note(&mut reasons, target(true, true))?.is_none() {
-            note(&mut reasons, target(false, true))?;
-            note(&mut reasons, target(true, false))?;
+        if note(&mut reasons, target(true, true)?).is_none() {
+            note(&mut reasons, target(false, true)?);
+            note(&mut reasons, target(true, false)?);
         }
         let units = request
             .units
             .unwrap_or_else(|| units_of_a_restore(manifest));
-        note(
-            &mut reasons,
-            self.quotas.check_quotas(conn, &source.tenant, plan, units),
-        )?;
+        let quotas = self.quotas.check_quotas(conn, &source.tenant, plan, units);
+        note(&mut reasons, answer(quotas)?);
         Ok(reasons)
     }
 }
 
 /// The value; a refusal goes to the others, once.
-fn note<T>(
-    reasons: &mut Vec<String>,
-    result: Result<T, BrokerError>,
-) -> Result<Option<T>, BrokerError> {
-    let refused = match result {
-        Err(BrokerError::Conflict(refusal)) => Err(BrokerError::BadRequest(refusal)),
-        other => other,
+fn note<T>(reasons: &mut Vec<String>, result: Result<T, impl ToString>) -> Option<T> {
+    let refusal = match result {
+        Ok(value) => return Some(value),
+        Err(refusal) => refusal.to_string(),
     };
-    match split_refusal(refused)? {
-        Ok(value) => Ok(Some(value)),
-        Err(refusal) => {
-            if !reasons.contains(&refusal) {
-                reasons.push(refusal);
-            }
-            Ok(None)
-        }
+    if !reasons.contains(&refusal) {
+        reasons.push(refusal);
+    }
+    None
+}
+
+/// What a whole request is answered where it is refused, apart from a failure.
+fn answer_to_request<T>(result: Result<T, BrokerError>) -> Result<Result<T, String>, BrokerError> {
+    match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(BrokerError::BadRequest(reason) | BrokerError::Conflict(reason)) => Ok(Err(reason)),
+        Err(error) => Err(error),
     }
 }
