@@ -270,8 +270,9 @@ impl Server {
     /// Makes another bucket, which locks objects; false where the server can do no such thing.
     pub async fn make_locking_bucket(&self, bucket: &str) -> bool {
         let header = [("x-amz-bucket-object-lock-enabled", "true")];
-        let made = self.send_with(Method::PUT, &format!("/{bucket}"), &header, "");
-        made.await.status().is_success()
+        let path = format!("/{bucket}");
+        let made = self.send_with(Method::PUT, &path, &header, "").await;
+        made.status().is_success()
     }
 
     /// The same with further headers.
