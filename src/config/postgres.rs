@@ -6,7 +6,9 @@ use clap::Args;
 
 use super::{ConfigError, number, one_of};
 use crate::model::{
-    limits::{POSTGRES_LOCK_SECONDS_MAX, POSTGRES_READERS_MAX, POSTGRES_STATEMENT_SECONDS_MAX},
+    limits::postgres::{
+        POSTGRES_LOCK_SECONDS_MAX, POSTGRES_READERS_MAX, POSTGRES_STATEMENT_SECONDS_MAX,
+    },
     postgres::PostgresUse,
 };
 

@@ -6,6 +6,7 @@ pub mod deleted;
 pub mod discovery;
 pub mod kubernetes;
 pub mod mirror;
+pub mod postgres;
 pub mod prefix;
 pub mod proof;
 pub mod upload;
@@ -413,7 +414,7 @@ pub const LOST_COMMIT_WAIT: Duration = Duration::from_secs(20);
 /// A decision that was begun is waited for as long as one statement may take, and the look for a lost commit;
 /// then nobody knows what comes of it.
 pub const DECISION_ANSWER_WAIT: Duration =
-    Duration::from_secs(POSTGRES_STATEMENT_SECONDS as u64 + LOST_COMMIT_WAIT.as_secs());
+    Duration::from_secs(postgres::POSTGRES_STATEMENT_SECONDS as u64 + LOST_COMMIT_WAIT.as_secs());
 /// Decisions that wait for the writer of the store; more are refused at once.
 pub const DECISIONS_WAITING_MAX: usize = 16_384;
 /// Threads that serve HTTP.
@@ -786,23 +787,3 @@ pub const CLIENT_LOOKS_AT_ONCE: usize = 8;
 pub const ORPHAN_TRIES_MAX: u32 = 4;
 /// Pause before such a deletion is tried again; doubled for each further try.
 pub const ORPHAN_RETRY_FIRST: Duration = Duration::from_millis(500);
-
-/// The first version of PostgreSQL's server that the broker works with, and the last that its tests run with.
-pub const POSTGRES_VERSIONS: std::ops::RangeInclusive<u32> = 13..=18;
-/// Connections to PostgreSQL that only read, unless the operator says otherwise, and at most.
-pub const POSTGRES_READERS: u32 = 4;
-/// See [`POSTGRES_READERS`].
-pub const POSTGRES_READERS_MAX: u32 = 100;
-/// A statement of PostgreSQL takes no longer, in seconds, unless the operator says otherwise; none of ours needs it.
-pub const POSTGRES_STATEMENT_SECONDS: u32 = 60;
-/// The most that the operator may say of it, in seconds.
-pub const POSTGRES_STATEMENT_SECONDS_MAX: u32 = 3600;
-/// A writer waits this long for another broker's transaction, in seconds, unless the operator says otherwise.
-pub const POSTGRES_LOCK_SECONDS: u32 = 10;
-/// The most that the operator may say of it, in seconds.
-pub const POSTGRES_LOCK_SECONDS_MAX: u32 = 60;
-/// A connection to PostgreSQL that leads nowhere is given up after so long, in seconds.
-pub const POSTGRES_TIMEOUT_SECONDS: u32 = 10;
-/// A transaction of ours never waits as long for its next statement: its broker stands still, and others need the
-/// writers' lock.
-pub const POSTGRES_IDLE_IN_TRANSACTION: Duration = Duration::from_secs(10);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::limits::{
+use super::limits::postgres::{
     POSTGRES_LOCK_SECONDS, POSTGRES_READERS, POSTGRES_STATEMENT_SECONDS, POSTGRES_TIMEOUT_SECONDS,
 };
 

@@ -21,7 +21,7 @@ use super::{
     migrations,
 };
 use crate::model::{
-    database_url::DatabaseUrl, limits::POSTGRES_IDLE_IN_TRANSACTION, postgres::complete,
+    database_url::DatabaseUrl, limits::postgres::POSTGRES_IDLE_IN_TRANSACTION, postgres::complete,
 };
 
 /// Rows that are copied in one transaction.

@@ -10,7 +10,7 @@ use diesel::{
 
 use super::{CONNECTION_TIMEOUT, StoreError, connection_error, parse};
 use crate::model::{
-    limits::{POSTGRES_IDLE_IN_TRANSACTION, POSTGRES_VERSIONS},
+    limits::postgres::{POSTGRES_IDLE_IN_TRANSACTION, POSTGRES_VERSIONS},
     postgres::{DatabaseAddress, PostgresUse, complete},
 };
 
