@@ -14,7 +14,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use diesel::{
@@ -89,6 +89,14 @@ use writer::{Database, Writer};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request waits this long for a connection before it fails.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// For so long a migration waits for a table that somebody reads or writes; then it gives back all that it has, and is
+/// begun anew. It is less than the second after which a server of PostgreSQL looks for a deadlock, and ends one of
+/// those in it.
+const MIGRATION_LOCK_WAIT: Duration = Duration::from_millis(500);
+/// Before it is begun anew, so that those who waited for it come to their turn.
+const MIGRATION_PAUSE: Duration = Duration::from_millis(500);
+/// It is begun anew for so long.
+const MIGRATION_TRIES_TIME: Duration = Duration::from_secs(60);
 
 /// The broker's store.
 pub struct Store {
@@ -512,14 +520,26 @@ fn migrated_postgres(at: DatabaseAddress<'_>) -> Result<(Database, Vec<String>),
     let writer = postgres::pool(at, 1)?;
     let mut connection = writer.get().map_err(connection_error)?;
     postgres::check_version(&mut connection)?;
-    let made = connection.transaction(|c| {
-        // Replicas begin at the same time, and each step is made once.
-        c.batch_execute(&format!(
-            "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
-             SELECT pg_advisory_xact_lock{POSTGRES_LOCK}"
-        ))?;
-        bring_up(Link::Postgres(c))
-    })?;
+    let begun = Instant::now();
+    let made = loop {
+        let mut alone_since = None::<Instant>;
+        let made = connection.transaction(|c| {
+            // Replicas begin at the same time, and each step is made once.
+            c.batch_execute(&format!(
+                "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
+                 SELECT pg_advisory_xact_lock{POSTGRES_LOCK}; SET LOCAL lock_timeout = {}",
+                MIGRATION_LOCK_WAIT.as_millis()
+            ))?;
+            alone_since = Some(Instant::now());
+            bring_up(Link::Postgres(c))
+        });
+        // Somebody who reads a table may wait for one that was changed already: one of the two has to give way.
+        let has_waited = alone_since.is_some_and(|since| since.elapsed() >= MIGRATION_LOCK_WAIT);
+        if made.is_ok() || !has_waited || begun.elapsed() >= MIGRATION_TRIES_TIME {
+            break made?;
+        }
+        std::thread::sleep(MIGRATION_PAUSE);
+    };
     drop(connection);
     Ok((Database::postgres(writer)?, made))
 }

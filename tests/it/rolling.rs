@@ -24,6 +24,7 @@ use tokio::{
 
 use crate::{
     broker::{SERVICE, STANDARD, answer, eventually, text},
+    migrate::bring_forward,
     postgres,
     process::{BrokerProcess, Settings, new_key_ring, shared_cluster, shared_settings},
 };
@@ -32,8 +33,8 @@ use crate::{
 const DRAIN: &str = "1";
 /// How often the proxy asks the brokers whether they are ready.
 const LOOK: Duration = Duration::from_millis(100);
-/// Clients that ask at the same time.
-const CLIENTS: usize = 4;
+/// Clients that bind at the same time.
+const CLIENTS: usize = 3;
 
 /// A proxy: it leads each connection to a broker that said lately that it is ready.
 struct Front {
@@ -109,19 +110,21 @@ fn shared(folder: &Path, url: &str) -> Settings {
     settings
 }
 
-/// A client that goes on until it is told to stop; returns how many answers it got.
-async fn ask_and_ask(
+/// A client that goes on until it is told to stop.
+#[derive(Clone)]
+struct Asker {
     http: Client,
     front: String,
     credentials: (String, String),
-    number: usize,
     is_over: Arc<AtomicBool>,
-) -> usize {
-    let mut count = 0;
-    let ask = async |method: Method, path: &str, body: Option<Value>| {
-        let mut asked = http
-            .request(method.clone(), format!("{front}{path}"))
-            .basic_auth(&credentials.0, Some(&credentials.1))
+}
+
+impl Asker {
+    async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
+        let mut asked = self
+            .http
+            .request(method.clone(), format!("{}{path}", self.front))
+            .basic_auth(&self.credentials.0, Some(&self.credentials.1))
             .header("X-Broker-API-Version", "2.17");
         if let Some(body) = body {
             asked = asked.json(&body);
@@ -135,34 +138,38 @@ async fn ask_and_ask(
             "{method} {path}: {status} {said}"
         );
         (status, serde_json::from_str::<Value>(&said).expect("JSON"))
-    };
-    let ids = format!("service_id={SERVICE}&plan_id={STANDARD}&accepts_incomplete=true");
-    while !is_over.load(Ordering::Relaxed) {
-        let binding = format!("/v2/service_instances/i/service_bindings/b{number}");
-        ask(Method::GET, "/v2/catalog", None).await;
-        for method in [Method::PUT, Method::DELETE] {
-            let body = json!({ "service_id": SERVICE, "plan_id": STANDARD });
-            let body = (method == Method::PUT).then_some(body);
-            let path = format!("{binding}?{ids}");
-            let (status, told) = ask(method, &path, body).await;
-            assert_eq!(status, StatusCode::ACCEPTED, "{told}");
-            let path = format!(
-                "{binding}/last_operation?operation={}",
-                text(&told["operation"])
-            );
-            loop {
-                let (status, told) = ask(Method::GET, &path, None).await;
-                count += 1;
-                if status == StatusCode::GONE || told["state"] != "in progress" {
-                    assert_ne!(told["state"], "failed", "{told}");
-                    break;
-                }
-                sleep(LOOK).await;
-            }
-        }
-        count += 3;
     }
-    count
+
+    /// Makes what stands at `path`, and deletes it, again and again; returns how many answers it got.
+    async fn make_and_delete(self, path: String, more: Value) -> usize {
+        let mut count = 0;
+        let ids = format!("service_id={SERVICE}&plan_id={STANDARD}&accepts_incomplete=true");
+        while !self.is_over.load(Ordering::Relaxed) {
+            self.ask(Method::GET, "/v2/catalog", None).await;
+            for method in [Method::PUT, Method::DELETE] {
+                let mut body = json!({ "service_id": SERVICE, "plan_id": STANDARD });
+                for (name, value) in more.as_object().expect("fields") {
+                    body[name] = value.clone();
+                }
+                let body = (method == Method::PUT).then_some(body);
+                let (status, told) = self.ask(method, &format!("{path}?{ids}"), body).await;
+                assert_eq!(status, StatusCode::ACCEPTED, "{told}");
+                let operation = text(&told["operation"]);
+                let poll = format!("{path}/last_operation?operation={operation}");
+                loop {
+                    let (status, told) = self.ask(Method::GET, &poll, None).await;
+                    count += 1;
+                    if status == StatusCode::GONE || told["state"] != "in progress" {
+                        assert_ne!(told["state"], "failed", "{told}");
+                        break;
+                    }
+                    sleep(LOOK).await;
+                }
+            }
+            count += 3;
+        }
+        count
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -184,14 +191,26 @@ async fn brokers_are_started_anew_one_after_the_other_and_no_request_is_lost() {
     let http = Client::builder().timeout(Duration::from_secs(30)).build();
     let http = http.expect("a client");
     let (username, password) = brokers[0].platform();
-    let platform = (username.to_owned(), password.to_owned());
-    let clients = (0..CLIENTS).map(|number| {
-        let (http, platform) = (http.clone(), platform.clone());
-        let (front, is_over) = (front.url.clone(), is_over.clone());
-        tokio::spawn(ask_and_ask(http, front, platform, number, is_over))
-    });
-    let clients: Vec<JoinHandle<usize>> = clients.collect();
+    let asker = Asker {
+        http,
+        front: front.url.clone(),
+        credentials: (username.to_owned(), password.to_owned()),
+        is_over: is_over.clone(),
+    };
+    let binding = |number| {
+        let path = format!("/v2/service_instances/i/service_bindings/b{number}");
+        tokio::spawn(asker.clone().make_and_delete(path, json!({})))
+    };
+    let mut clients: Vec<JoinHandle<usize>> = (0..CLIENTS).map(binding).collect();
+    let place = json!({ "organization_guid": "o", "space_guid": "s" });
+    let instance = "/v2/service_instances/j".to_owned();
+    clients.push(tokio::spawn(asker.make_and_delete(instance, place)));
+    let mut is_first = true;
     for broker in &mut brokers {
+        if !std::mem::take(&mut is_first) {
+            // As the first one that is new does.
+            tokio::task::block_in_place(|| bring_forward(&url));
+        }
         let ending = tokio::task::spawn_blocking(broker.terminate());
         // It answers, and says that it is about to end.
         eventually("a broker that is about to end", || async {
