@@ -8,6 +8,9 @@
 //!
 //! Members are programs that do nothing, one operation at a time: so operations wait and nothing but
 //! the broker works. `make bench` runs it. It is no test: what it prints depends on the machine.
+//!
+//! `BENCH_POSTGRES=postgres://...` names a database of a server where the same stores are made, a database each,
+//! which stay; the broker works over those then. What the server takes of a processor is not counted.
 
 use std::{
     cell::RefCell,
@@ -29,13 +32,15 @@ use compose_broker::{
         operation::{OperationKind, OperationState},
         queue::Shares,
     },
+    seal::KeyRing,
     store::{
-        Store, operation,
+        Store, copy, operation,
         queue::{self, Look},
     },
 };
 use diesel::{
-    QueryDsl as _, RunQueryDsl as _, SqliteConnection, connection::SimpleConnection as _,
+    Connection as _, PgConnection, QueryDsl as _, RunQueryDsl as _, SqliteConnection,
+    connection::SimpleConnection as _,
 };
 
 use crate::numbers::{INSTANCE_ID, connect, make_numbers};
@@ -53,6 +58,8 @@ const PROCESSORS: [&str; 2] = ["0", "1"];
 /// Stores: instances, of which the first are usable, and provisions of one tenant that wait.
 const STORES: [(u32, u32); 3] = [(1_000, 0), (1_000_000, 0), (1_000, 100_000)];
 const USABLE: u32 = 1_000;
+/// Names a database of a server of PostgreSQL, as somebody who may make others there.
+const POSTGRES: &str = "BENCH_POSTGRES";
 /// Claims of each sort.
 const CLAIMS: usize = 101;
 /// When operations are claimed.
@@ -83,14 +90,15 @@ fn main() {
         println!("{instances} instances, {waiting} waiting");
         let data = folder.path().join(format!("{instances}-{waiting}"));
         fill(&data, instances, waiting);
+        let store = store_of(&data, &format!("bench_{instances}_{waiting}"));
         if (instances, waiting) == STORES[0] {
             let row = Server::yardstick(Some(&data.join("broker.db")));
             row.report("a bare handler and one row", GET, "/{operation}");
         }
         if waiting > 0 {
-            claims(&data);
+            claims(&store);
         }
-        let broker = Server::broker(&data);
+        let broker = Server::broker(&data, &store);
         println!("  {:<32}{:>13} MiB", "memory, idle", broker.memory());
         broker.report("GET catalog", GET, "/v2/catalog");
         let path = "/v2/service_instances/{id}/last_operation?operation={operation}";
@@ -109,10 +117,28 @@ fn main() {
     }
 }
 
+/// The address of the store in a folder; where a server is named, that of a copy in a new database there.
+fn store_of(data: &Path, name: &str) -> String {
+    let file = format!("sqlite://{}", data.join("broker.db").display());
+    let Ok(server) = std::env::var(POSTGRES) else {
+        return file;
+    };
+    let mut admin = PgConnection::establish(&server).expect("a server");
+    for statement in ["DROP DATABASE IF EXISTS", "CREATE DATABASE"] {
+        let made = admin.batch_execute(&format!("{statement} {name}"));
+        made.expect("a database");
+    }
+    let mut own = connect(&data.join("broker.db"));
+    own.batch_execute("DROP TABLE bench").expect("a change");
+    let mut there = url::Url::parse(&server).expect("an address");
+    there.set_path(name);
+    copy::copy(&file, there.as_str()).expect("a copy");
+    there.into()
+}
+
 /// Measures how long it takes to find and claim what is done next.
-fn claims(data: &Path) {
-    let url = format!("sqlite://{}", data.join("broker.db").display());
-    let store = Arc::new(Store::open(&url).expect("a store"));
+fn claims(url: &str) {
+    let store = Arc::new(Store::open(url).expect("a store"));
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let claim = || {
         let claimed = store.write(|conn| {
@@ -181,7 +207,7 @@ impl Server {
         Self::start(command, port)
     }
 
-    fn broker(data: &Path) -> Self {
+    fn broker(data: &Path, store: &str) -> Self {
         let port = free_port();
         let engine = data.join("engines/etcd/v3.6.16");
         fs::create_dir_all(&engine).expect("a folder");
@@ -200,6 +226,11 @@ impl Server {
             ("PASSWORD", CREDENTIALS[1]),
             ("REQUESTS_PER_SECOND", "0"),
             ("LOG", "error"),
+            ("DATABASE_URL", store),
+            (
+                "ENCRYPTION_KEYS",
+                KeyRing::generate().expect("keys").expose(),
+            ),
         ] {
             command.env(format!("COMPOSE_BROKER_{name}"), value);
         }

@@ -32,7 +32,10 @@ use crate::{
     disk,
     model::{
         database_url::DatabaseUrl,
-        limits::{STORE_READ_WAIT, STORE_SCAN_WAIT},
+        limits::{
+            STORE_READ_WAIT, STORE_SCAN_WAIT,
+            postgres::{MIGRATION_LOCK_WAIT, MIGRATION_PAUSE, MIGRATION_TRIES_TIME},
+        },
         postgres::{DatabaseAddress, complete},
     },
 };
@@ -89,14 +92,6 @@ use writer::{Database, Writer};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// A request waits this long for a connection before it fails.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
-/// For so long a migration waits for a table that somebody reads or writes; then it gives back all that it has, and is
-/// begun anew. It is less than the second after which a server of PostgreSQL looks for a deadlock, and ends one of
-/// those in it.
-const MIGRATION_LOCK_WAIT: Duration = Duration::from_millis(500);
-/// Before it is begun anew, so that those who waited for it come to their turn.
-const MIGRATION_PAUSE: Duration = Duration::from_millis(500);
-/// It is begun anew for so long.
-const MIGRATION_TRIES_TIME: Duration = Duration::from_secs(60);
 
 /// The broker's store.
 pub struct Store {

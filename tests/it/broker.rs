@@ -85,6 +85,8 @@ pub struct TestBroker {
     flags: Vec<String>,
     /// The address of its store, where that is no file below its folder.
     store: Option<String>,
+    /// Whether it shares that with others, so that the store's clock counts, and not a test's.
+    shares_store: bool,
     /// Where it keeps backups from its next start on, where that is not as its flags say.
     pub backups: Option<SharedPlace>,
     /// Who is told of alerts, from the next start on.
@@ -208,6 +210,21 @@ impl TestBroker {
         broker
     }
 
+    /// The same over a store that it shares with other brokers.
+    pub async fn start_beside_others(
+        database: Database,
+        folder: PathBuf,
+        flags: &[&str],
+        store: String,
+        surroundings: Surroundings,
+    ) -> Self {
+        let mut broker = Self::stopped(folder, flags);
+        broker.database = database;
+        (broker.store, broker.shares_store) = (Some(store), true);
+        broker.begin(surroundings).await;
+        broker
+    }
+
     /// A broker as it is before its start.
     fn stopped(folder: PathBuf, flags: &[&str]) -> Self {
         let defaults = [
@@ -245,7 +262,7 @@ impl TestBroker {
         config.monitoring.webhook.clone_from(&self.webhook);
         if let Some(url) = &self.store {
             // What a test's clock shows is what counts.
-            config.places.postgres.own_time = true;
+            config.places.postgres.own_time = !self.shares_store;
             config.places.postgres.behind_pooler = postgres::is_pooled();
             config.places.database_url = Secret::new(url.clone());
         }
@@ -383,6 +400,7 @@ impl TestBroker {
             folder,
             flags: Vec::new(),
             store: None,
+            shares_store: false,
             backups: None,
             webhook: None,
             app: None,

@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path, time::Duration};
 
+use compose_broker::model::limits::LEASE;
 use diesel::{Connection as _, PgConnection, RunQueryDsl as _, sql_query};
 use futures::future::join_all;
 use reqwest::{Method, StatusCode};
@@ -75,9 +76,24 @@ async fn any_broker_answers_and_another_takes_over_from_one_that_dies() {
     }
     assert!(!two.logged().contains("took it over"), "too early");
 
-    one.kill();
+    // In the midst of its work.
     let parameters = json!({ "source_service_instance_id": "i", "backup_id": backup["id"] });
-    two.provision("copy", parameters).await;
+    let accepted = two.put_instance("copy", parameters).await;
+    assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
+    let begun = async |epoch: i64| {
+        eventually("a claim", || async {
+            is_begun(&url, "copy", "restore", epoch).then_some(())
+        })
+        .await;
+    };
+    begun(1).await;
+    one.kill();
+    let killed = tokio::time::Instant::now();
+    begun(2).await;
+    let took = killed.elapsed();
+    assert!(took < LEASE, "{took:?}");
+    let restored = two.instance_end("copy", &accepted.body).await;
+    assert_eq!(restored["state"], "succeeded", "{restored}");
     let copy = two.bind("copy", "b").await;
     let dump = etcd::dump(&mut etcd::connect(&copy).await).await;
     assert_eq!(dump.len(), 5);
@@ -343,11 +359,12 @@ async fn reads(broker: &BrokerProcess, bound: &Value) {
     assert_eq!(read.body["credentials"]["uri"], bound["uri"], "{read:?}");
 }
 
-/// Whether an operation of an instance was claimed.
-fn is_begun(url: &str, instance: &str) -> bool {
+/// Whether an operation of an instance was claimed so often.
+fn is_begun(url: &str, instance: &str, kind: &str, epoch: i64) -> bool {
     let mut inside = PgConnection::establish(url).expect("a connection");
     let begun = format!(
-        "SELECT 1 FROM operations WHERE instance_id = '{instance}' AND kind = 'provision' AND epoch > 0"
+        "SELECT 1 FROM operations
+         WHERE instance_id = '{instance}' AND kind = '{kind}' AND epoch >= {epoch}"
     );
     sql_query(begun).execute(&mut inside).expect("rows") > 0
 }
@@ -379,7 +396,7 @@ async fn clocks_that_differ_by_a_minute_neither_delay_work_nor_take_it_from_its_
         assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
         let asked = tokio::time::Instant::now();
         eventually("work that has begun", || async {
-            is_begun(&url, instance).then_some(())
+            is_begun(&url, instance, "provision", 1).then_some(())
         })
         .await;
         let took = asked.elapsed();

@@ -1,6 +1,6 @@
 //! The kinds of databases that a story can be told with: real etcd, and the engine in memory.
 
-use std::{collections::BTreeMap, fs, sync::Arc};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use compose_broker::{app::Surroundings, config::Config, model::deployment::Site};
 use serde_json::Value;
@@ -85,15 +85,21 @@ impl Database {
         surroundings: Surroundings,
     ) -> TestBroker {
         let folder = new_folder();
+        let file = self.catalog_in(&folder, catalog);
+        let catalog = ["--catalog", file.as_str()];
+        let flags: Vec<&str> = flags.iter().copied().chain(catalog).collect();
+        TestBroker::start_on(self.clone(), folder.clone(), &flags, surroundings).await
+    }
+
+    /// The file of a catalog of etcd but for the databases, below `folder`.
+    pub fn catalog_in(&self, folder: &Path, catalog: &Value) -> String {
         let file = folder.join("catalog.json");
         let catalog = match self {
             Self::Etcd => catalog.to_string(),
             Self::Memory(_) => of_pair(catalog.clone()).to_string(),
         };
         fs::write(&file, catalog).expect("a file");
-        let catalog = ["--catalog", file.to_str().expect("UTF-8")];
-        let flags: Vec<&str> = flags.iter().copied().chain(catalog).collect();
-        TestBroker::start_on(self.clone(), folder.clone(), &flags, surroundings).await
+        file.display().to_string()
     }
 
     /// The engine's name.

@@ -131,6 +131,7 @@ mod tidy;
 mod tidy_docs;
 mod time;
 mod tls;
+mod together;
 mod trail;
 mod transport;
 mod updates;

@@ -99,7 +99,7 @@ impl<'a> Visitor<'a> {
         page
     }
 
-    fn take_cookie(&mut self, page: &Page) {
+    pub fn take_cookie(&mut self, page: &Page) {
         if let Some((cookie, _)) = page.header("set-cookie").split_once(';') {
             cookie.clone_into(&mut self.cookie);
         }

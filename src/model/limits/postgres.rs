@@ -21,3 +21,11 @@ pub const POSTGRES_TIMEOUT_SECONDS: u32 = 10;
 /// A transaction of ours never waits as long for its next statement: its broker stands still, and others need the
 /// writers' lock.
 pub const POSTGRES_IDLE_IN_TRANSACTION: Duration = Duration::from_secs(10);
+/// For so long a migration waits for a table that somebody reads or writes; then it gives back all that it has, and is
+/// begun anew. It is less than the second after which a server of PostgreSQL looks for a deadlock, and ends one of
+/// those in it.
+pub const MIGRATION_LOCK_WAIT: Duration = Duration::from_millis(500);
+/// Before it is begun anew, so that those who waited for it come to their turn.
+pub const MIGRATION_PAUSE: Duration = Duration::from_millis(500);
+/// It is begun anew for so long.
+pub const MIGRATION_TRIES_TIME: Duration = Duration::from_secs(60);

@@ -186,6 +186,13 @@ pub fn instance_of(lane: usize, place: usize) -> String {
     format!("t{lane}-{place}")
 }
 
+/// The tenant that has such an instance.
+pub fn lane_of(instance: &str) -> usize {
+    let lane = instance.trim_start_matches('t').split('-').next();
+    let lane = lane.and_then(|lane| lane.parse().ok());
+    lane.expect("an instance of a tenant")
+}
+
 impl Tenant {
     pub fn new(lane: usize, platform: Arc<Platform>, mut dice: Dice) -> Self {
         Self {

@@ -1,9 +1,14 @@
-//! One broker within the tests, with databases in memory: no process and no certificate takes time there, so far
-//! more is asked for. Its workers fail, run twice and die at any place of their work.
+//! Brokers within the tests, with databases in memory: no process and no certificate takes time there, so far
+//! more is asked for. Their workers fail, run twice and die at any place of their work. One keeps its store in a
+//! file; three have one of PostgreSQL in common, and each of them looks after the cluster.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use compose_broker::{
@@ -11,6 +16,7 @@ use compose_broker::{
     model::{operation::Operation, patience::Patience},
     operation::fault::{Fault, Faults, Moment},
 };
+use tokio::time::sleep;
 
 use super::{
     client::Door,
@@ -24,8 +30,10 @@ use crate::{
     control::{TestClock, little_patience},
     database::Database,
     inside::Inside,
+    line::Line,
     memory::cluster::MemoryCluster,
     process::free_port,
+    together::Common,
 };
 
 /// How many in a hundred moments have a fault.
@@ -33,17 +41,35 @@ const FAULTS_PERCENT: usize = 3;
 /// More faults in a row than there ever are.
 const TRIES: u32 = 50;
 
-/// What befalls it.
+/// What befalls one over a file.
 pub const IN_MEMORY: [Blow; 3] = [Blow::Member, Blow::Skew, Blow::End];
+/// The same of several over PostgreSQL.
+pub const IN_MEMORY_OVER_POSTGRES: [Blow; 4] = [Blow::Member, Blow::Skew, Blow::End, Blow::CutOff];
+/// How many there are then.
+const BROKERS: usize = 3;
+/// How long one does not reach the store, at most, in ms.
+const CUT_OFF_MS_MAX: usize = 2000;
 
-/// The broker.
+/// The brokers.
 pub struct Within {
-    broker: TestBroker,
+    nodes: Vec<Node>,
     cluster: Arc<MemoryCluster>,
+    database: Database,
+    /// The address of the store, and the folder of the backups.
+    store: String,
+    backups: PathBuf,
+    faults: Arc<Trips>,
+    /// What several have in common.
+    _common: Option<Common>,
+}
+
+struct Node {
+    broker: TestBroker,
     clock: TestClock,
     /// How far the clock is ahead, in seconds.
     ahead: i64,
-    faults: Arc<Trips>,
+    /// What leads to the store, where others have it as well.
+    line: Option<Line>,
 }
 
 /// Faults at moments of work, as dice say.
@@ -68,25 +94,67 @@ impl Faults for Trips {
 }
 
 impl Within {
-    /// A broker; a seed says which moments have faults.
+    /// One broker; a seed says which moments have faults.
     pub async fn new(seed: u64) -> Self {
         let database = Database::in_memory();
-        let Database::Memory(pair) = &database else {
-            unreachable!("it is in memory");
-        };
-        let cluster = pair.0.clone();
         let listen = format!("127.0.0.1:{}", free_port());
         let flags = ["--listen", listen.as_str(), "--failed-sign-ins", "0"];
         let (clock, faults) = (TestClock::default(), Trips::new(seed));
         let catalog = with_one_backup(catalog_file());
         let surroundings = surroundings(&clock, &faults);
         let broker = database.broker_with(&catalog, &flags, surroundings).await;
+        let (store, backups) = (broker.store_url(), broker.data_dir().join("backups"));
+        let node = Node::new(broker, clock, None);
+        Self::of(vec![node], database, (store, backups), faults, None)
+    }
+
+    /// Several over PostgreSQL; none where that is not installed.
+    pub async fn over_postgres(seed: u64) -> Option<Self> {
+        let (common, faults) = (Common::new()?, Trips::new(seed));
+        let mut nodes = Vec::new();
+        for _ in 0..BROKERS {
+            let (line, url) = Line::to_server_of(&common.url);
+            let clock = TestClock::default();
+            let surroundings = surroundings(&clock, &faults);
+            let broker = common.broker_at(&url, surroundings).await;
+            nodes.push(Node::new(broker, clock, Some(line)));
+        }
+        let (database, places) = (
+            common.database.clone(),
+            (common.url.clone(), common.backups()),
+        );
+        Some(Self::of(nodes, database, places, faults, Some(common)))
+    }
+
+    fn of(
+        nodes: Vec<Node>,
+        database: Database,
+        (store, backups): (String, PathBuf),
+        faults: Arc<Trips>,
+        common: Option<Common>,
+    ) -> Self {
+        let Database::Memory(pair) = &database else {
+            unreachable!("it is in memory");
+        };
+        Self {
+            nodes,
+            cluster: pair.0.clone(),
+            database,
+            store,
+            backups,
+            faults,
+            _common: common,
+        }
+    }
+}
+
+impl Node {
+    fn new(broker: TestBroker, clock: TestClock, line: Option<Line>) -> Self {
         Self {
             broker,
-            cluster,
             clock,
             ahead: 0,
-            faults,
+            line,
         }
     }
 
@@ -120,12 +188,15 @@ fn surroundings(clock: &TestClock, faults: &Arc<Trips>) -> Surroundings {
 
 impl Ground for Within {
     fn doors(&self) -> Vec<Door> {
-        let (username, password) = self.broker.platform();
-        vec![Door {
-            url: self.broker.url.clone(),
-            username: username.to_owned(),
-            password: password.to_owned(),
-        }]
+        let door = |node: &Node| {
+            let (username, password) = node.broker.platform();
+            Door {
+                url: node.broker.url.clone(),
+                username: username.to_owned(),
+                password: password.to_owned(),
+            }
+        };
+        self.nodes.iter().map(door).collect()
     }
 
     fn clusters(&self) -> Vec<String> {
@@ -133,42 +204,52 @@ impl Ground for Within {
     }
 
     fn database(&self) -> Database {
-        self.broker.database.clone()
+        self.database.clone()
     }
 
     fn places(&self) -> Places {
         Places {
-            store: self.broker.store_url(),
+            store: self.store.clone(),
             members: Members::Memory(self.cluster.clone()),
-            backups: self.broker.data_dir().join("backups"),
+            backups: self.backups.clone(),
         }
     }
 
     fn inside(&self) -> Inside {
-        Inside::of(&self.broker)
+        Inside::of(&self.nodes[0].broker)
     }
 
     async fn suffer(&mut self, blow: Blow, dice: &mut Dice) {
         self.faults.are_on.store(true, Ordering::Relaxed);
+        let at = dice.below(self.nodes.len());
+        let node = &mut self.nodes[at];
         match blow {
             Blow::End => {
-                let surroundings = surroundings(&self.clock, &self.faults);
-                self.broker.restart_with(surroundings).await;
+                let surroundings = surroundings(&node.clock, &self.faults);
+                node.broker.restart_with(surroundings).await;
             }
             Blow::Member => self.cluster.kill_one(|count| dice.below(count)),
-            Blow::Skew => self.put_clock(skew(dice)),
+            Blow::Skew => node.put_clock(skew(dice)),
+            Blow::CutOff => {
+                let line = node.line.as_ref().expect("a line");
+                line.cut();
+                sleep(Duration::from_millis(dice.below(CUT_OFF_MS_MAX) as u64)).await;
+                line.mend();
+            }
             other => unreachable!("{other:?} does not happen here"),
         }
     }
 
     async fn calm_down(&mut self) {
         self.faults.are_on.store(false, Ordering::Relaxed);
-        self.put_clock(0);
-        eventually("a broker that serves", || async {
-            let asked = self.broker.anonymous(reqwest::Method::GET, "/readyz");
-            let asked = asked.send().await;
-            asked.is_ok_and(|a| a.status().is_success()).then_some(())
-        })
-        .await;
+        for node in &mut self.nodes {
+            node.put_clock(0);
+            eventually("a broker that serves", || async {
+                let asked = node.broker.anonymous(reqwest::Method::GET, "/readyz");
+                let asked = asked.send().await;
+                asked.is_ok_and(|a| a.status().is_success()).then_some(())
+            })
+            .await;
+        }
     }
 }

@@ -58,6 +58,17 @@ impl Journal {
         format!("asked for {count}, answers {by_status:?}, unanswered {unknown}")
     }
 
+    /// What was promised of a backup of a tenant's instance: of one that nobody asked for, that it is the tenant's.
+    pub fn promise(&self, backup: &str, lane: usize, instance: &str) -> Promise {
+        let known = self.backups.iter().find(|of| of.backup == backup).cloned();
+        known.unwrap_or_else(|| Promise {
+            lane,
+            instance: instance.to_owned(),
+            backup: backup.to_owned(),
+            at_least: 0,
+        })
+    }
+
     /// The newest backup that another tenant was promised.
     pub fn newest_backup_of_others(&self, lane: usize) -> Option<Promise> {
         let mut newest = self.backups.iter().rev();

@@ -4,12 +4,13 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
+        mpsc,
     },
     time::{Duration, Instant},
 };
 
 use compose_broker::{
-    model::limits::DECISION_WAIT,
+    model::limits::{DECISION_TRIES_TIME, DECISION_WAIT, postgres::POSTGRES_IDLE_IN_TRANSACTION},
     store::{Conn, POSTGRES_LOCK, Store, StoreError, notes, operation},
 };
 use diesel::{Connection as _, PgConnection, connection::SimpleConnection as _};
@@ -253,4 +254,48 @@ async fn a_commit_that_nobody_can_ask_about_is_told_to_be_unknown() {
     written.expect("the server is there again");
     assert_eq!(runs, 1);
     assert_eq!(text_of_note(&store).await, "later");
+}
+
+/// A broker that stands still in the midst of a decision, with the lock of all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_decision_that_stands_still_loses_its_turn_and_changes_nothing() {
+    let Some(database) = Postgres::new() else {
+        return;
+    };
+    let (still, other) = (database.replica(), database.replica());
+    let (begun, begins) = mpsc::channel::<()>();
+    let (go_on, stands) = mpsc::channel::<()>();
+    let runs = Arc::<AtomicU32>::default();
+    let counted = runs.clone();
+    let standing = tokio::spawn(async move {
+        let decision = still.write(move |conn| {
+            if counted.fetch_add(1, Ordering::SeqCst) == 0 {
+                note(conn, "half")?;
+                begun.send(()).expect("a listener");
+                stands.recv().expect("an end");
+            }
+            let seen = notes::of(conn, &own(1))?.text;
+            note(conn, &format!("{seen}, then this"))
+        });
+        decision.await
+    });
+    tokio::task::block_in_place(|| begins.recv()).expect("it was begun");
+    let since = Instant::now();
+    let (written, ran) = loop {
+        // One that has waited for too long is refused, and is asked for again.
+        match write_note(&other, "that first").await {
+            (Err(StoreError::Busy), _) => {}
+            other => break other,
+        }
+    };
+    let took = since.elapsed();
+    written.expect("the lock is free again");
+    assert!(ran > 0);
+    let most = POSTGRES_IDLE_IN_TRANSACTION + DECISION_TRIES_TIME;
+    assert!(took < most, "{took:?}");
+    go_on.send(()).expect("it stands still");
+    let standing = standing.await.expect("no panic");
+    standing.expect("it was made anew");
+    assert!(runs.load(Ordering::SeqCst) > 1);
+    assert_eq!(text_of_note(&other).await, "that first, then this");
 }
