@@ -24,7 +24,7 @@ use crate::{
 
 /// Looks for what is due until `stop`: every second, and for backups whenever one may have ended.
 pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
-    let mut changes = broker.changes();
+    let mut ended = broker.ends();
     let mut backups = Watch::over("scheduled backups", "begin");
     let mut ends = Watch::over("ends of bindings", "begin");
     let mut old = Watch::over("backups that are old enough to go", "are removed");
@@ -32,7 +32,7 @@ pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
     let mut audit = Watch::over("old entries of the audit", "are forgotten");
     let mut next_look = Instant::now();
     while !stop.is_cancelled() {
-        changes.mark_unchanged();
+        ended.mark_unchanged();
         backups.log_look(broker.schedule.accept_due().await);
         // A burst of operations is no reason to look for these more often.
         if Instant::now() >= next_look {
@@ -45,7 +45,7 @@ pub async fn run(broker: Arc<Broker>, stop: CancellationToken) {
         }
         tokio::select! {
             () = stop.cancelled() => {}
-            _ = changes.changed() => {}
+            _ = ended.changed() => {}
             () = tokio::time::sleep_until(next_look) => {}
         }
     }
@@ -70,12 +70,12 @@ pub async fn move_members(broker: Arc<Broker>, stop: CancellationToken) {
 
 /// Has backups proved, one after the other, until `stop`.
 pub async fn prove_backups(broker: Arc<Broker>, stop: CancellationToken) {
-    let mut changes = broker.changes();
+    let mut ended = broker.ends();
     let mut proofs = Watch::over("backups that nobody has restored yet", "are proved");
     let mut left = Watch::over("what proofs have left", "is removed");
     let mut next_sweep = Instant::now();
     while !stop.is_cancelled() {
-        changes.mark_unchanged();
+        ended.mark_unchanged();
         if Instant::now() >= next_sweep {
             left.log_look(broker.proofs.sweep().await);
             next_sweep = Instant::now() + PROOFS_SWEEP;
@@ -83,7 +83,7 @@ pub async fn prove_backups(broker: Arc<Broker>, stop: CancellationToken) {
         proofs.log_look(broker.proofs.begin_due().await);
         tokio::select! {
             () = stop.cancelled() => {}
-            _ = changes.changed() => {}
+            _ = ended.changed() => {}
             () = tokio::time::sleep(PROOFS_LOOK) => {}
         }
     }

@@ -520,9 +520,9 @@ impl Broker {
         dashboard_url(&self.public_url, instance)
     }
 
-    /// Changes with every operation that was accepted, halted or ended: a place may have become free.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.store.changes()
+    /// Changes with every operation that has ended: a place may have become free.
+    pub fn ends(&self) -> watch::Receiver<u64> {
+        self.store.ends()
     }
 
     /// Fails when the store takes no write at the moment.

@@ -216,9 +216,9 @@ impl Statuses {
     /// Waits for the end of an operation, for clients that cannot ask again.
     pub(super) async fn wait_for(&self, id: &OperationId) -> Result<Operation, BrokerError> {
         let deadline = Instant::now() + SYNC_WAIT;
-        let mut changes = self.store.changes();
+        let mut ends = self.store.ends();
         loop {
-            changes.mark_unchanged();
+            ends.mark_unchanged();
             let wanted = id.clone();
             let operation = self
                 .store
@@ -235,7 +235,7 @@ impl Statuses {
             // Another replica's changes are not told of: look now and then.
             let look_again = (Instant::now() + Duration::from_millis(500)).min(deadline);
             tokio::select! {
-                _ = changes.changed() => {}
+                _ = ends.changed() => {}
                 () = tokio::time::sleep_until(look_again) => {}
             }
             if Instant::now() >= deadline {

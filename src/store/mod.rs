@@ -45,6 +45,7 @@ pub mod backup;
 mod beside;
 pub mod binding;
 pub mod broker;
+mod changes;
 pub mod cluster;
 pub mod copy;
 pub mod deleted;
@@ -82,6 +83,7 @@ mod waiting;
 mod writer;
 
 use beside::Beside;
+use changes::{Changed, Changes};
 pub use error::StoreError;
 pub use postgres::POSTGRES_LOCK;
 use postgres::PostgresPool;
@@ -102,7 +104,7 @@ pub struct Store {
     reading: Reading,
     /// One for each connection that blocking threads read over.
     reading_places: Arc<Semaphore>,
-    changes: watch::Sender<u64>,
+    changes: Changes,
 }
 
 enum Reading {
@@ -117,7 +119,7 @@ enum Reading {
 /// A connection inside a transaction; what the functions of this module's files work on.
 pub struct Conn<'a> {
     link: Link<'a>,
-    operations_changed: bool,
+    changed: Changed,
     /// The one that the work is done for.
     caller: Caller,
     /// What is to be done outside of the database once the transaction is durable.
@@ -128,7 +130,7 @@ impl<'a> Conn<'a> {
     fn new(link: Link<'a>, caller: Caller) -> Self {
         Self {
             link,
-            operations_changed: false,
+            changed: Changed::default(),
             caller,
             once_committed: Vec::new(),
         }
@@ -146,12 +148,12 @@ impl<'a> Conn<'a> {
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<T, StoreError>,
     ) -> Result<Result<T, StoreError>, StoreError> {
-        let (changed, following) = (self.operations_changed, self.once_committed.len());
+        let (changed, following) = (self.changed, self.once_committed.len());
         prepared::set_inner_savepoint(&mut self.link)?;
         let result = work(self);
         if result.is_err() {
             prepared::undo_to_inner_savepoint(&mut self.link)?;
-            self.operations_changed = changed;
+            self.changed = changed;
             self.once_committed.truncate(following);
         }
         prepared::release_inner_savepoint(&mut self.link)?;
@@ -238,7 +240,7 @@ impl Store {
             DatabaseUrl::Postgres => Self::open_postgres(at)?,
         };
         database.refuse_unfit()?;
-        let changes = watch::Sender::new(0);
+        let changes = Changes::default();
         let beside = match &reading {
             Reading::Sqlite { .. } => None,
             Reading::Postgres(_) => Some(Beside::over(postgres::pool(at, 1)?)),
@@ -284,7 +286,7 @@ impl Store {
             beside: None,
             reading,
             reading_places: Arc::new(Semaphore::new(connections as usize)),
-            changes: watch::Sender::new(0),
+            changes: Changes::default(),
         }
     }
 
@@ -481,7 +483,17 @@ impl Store {
     /// Tells of every operation that this process accepted, halted or ended. Other replicas'
     /// changes are not among these: a waiter must also look now and then.
     pub fn changes(&self) -> watch::Receiver<u64> {
-        self.changes.subscribe()
+        self.changes.all.subscribe()
+    }
+
+    /// The same of those that were told to halt.
+    pub fn halts(&self) -> watch::Receiver<u64> {
+        self.changes.halts.subscribe()
+    }
+
+    /// The same of those that have ended.
+    pub fn ends(&self) -> watch::Receiver<u64> {
+        self.changes.ends.subscribe()
     }
 
     /// Finds out whether the database takes writes: one row is written.

@@ -187,7 +187,7 @@ pub fn insert(
     )
     .execute(c))?;
     super::audit::accepted(conn, operation)?;
-    conn.operations_changed = true;
+    conn.changed.queued = true;
     look_at_new(conn, operation, due)
 }
 
@@ -472,7 +472,7 @@ pub fn halt(conn: &mut Conn<'_>, id: &OperationId, now: DateTime<Utc>) -> Result
         operations::not_before.eq(due.naive_utc()),
     ))
     .execute(c))?;
-    conn.operations_changed = true;
+    conn.changed.halted = true;
     look_anew_at(conn, id)
 }
 
@@ -655,7 +655,7 @@ pub fn hasten(
             .execute(c))?;
         look_anew(conn, instance)?;
     }
-    conn.operations_changed |= !found.is_empty();
+    conn.changed.queued |= !found.is_empty();
     Ok(())
 }
 
@@ -695,7 +695,7 @@ pub fn finish(
         .set(operations::steps_done.eq(operations::steps_total))
         .execute(c))?;
     }
-    conn.operations_changed = true;
+    conn.changed.ended = true;
     look_anew_at(conn, &claim.operation)
 }
 

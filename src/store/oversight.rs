@@ -192,7 +192,7 @@ pub fn retry(
         .set(operations::failure.eq(None::<String>))
         .execute(c))?;
     }
-    conn.operations_changed = true;
+    conn.changed.queued = true;
     look_anew_at(conn, id)
 }
 
@@ -224,7 +224,7 @@ pub fn give_up(
         operations::updated_at.eq(now.naive_utc()),
     ))
     .execute(c))?;
-    conn.operations_changed = true;
+    conn.changed.queued = true;
     look_anew_at(conn, id)
 }
 

@@ -23,12 +23,11 @@ use std::{
 };
 
 use diesel::{Connection as _, QueryResult, SqliteConnection};
-use tokio::{
-    sync::{oneshot, watch},
-    time::timeout,
-};
+use tokio::{sync::oneshot, time::timeout};
 
-use super::{Conn, Link, PostgresPool, StoreError, connection_error, copy, prepared};
+use super::{
+    Changed, Changes, Conn, Link, PostgresPool, StoreError, connection_error, copy, prepared,
+};
 use crate::{
     caller::Caller,
     model::{
@@ -90,10 +89,7 @@ impl Database {
 
 impl Writer {
     /// Begins the thread. `changes` counts what is committed of operations.
-    pub(super) fn begin(
-        database: Database,
-        changes: watch::Sender<u64>,
-    ) -> Result<Self, StoreError> {
+    pub(super) fn begin(database: Database, changes: Changes) -> Result<Self, StoreError> {
         let (sender, jobs) = sync_channel(DECISIONS_WAITING_MAX);
         let desk = Desk {
             database,
@@ -209,7 +205,7 @@ trait Job: Send {
 #[derive(Default)]
 struct Run {
     is_kept: bool,
-    operations_changed: bool,
+    changed: Changed,
     once_committed: Vec<Box<dyn FnOnce()>>,
 }
 
@@ -242,7 +238,7 @@ where
         }
         Run {
             is_kept,
-            operations_changed: conn.operations_changed,
+            changed: conn.changed,
             once_committed: conn.once_committed,
         }
     }
@@ -307,7 +303,7 @@ enum Fate {
 struct Desk {
     database: Database,
     jobs: Receiver<Box<dyn Job>>,
-    changes: watch::Sender<u64>,
+    changes: Changes,
     passing: Passing,
 }
 
@@ -465,18 +461,15 @@ impl Desk {
     /// Does what follows a transaction, and answers.
     fn end(&self, decided: Vec<Decided>, made: Result<(), &StoreError>) {
         let mut jobs = Vec::new();
-        let mut changed = false;
+        let mut changed = Changed::default();
         for Decided { job, run } in decided {
             jobs.push(job);
             if made.is_ok() {
-                changed |= run.operations_changed;
+                changed = changed.and(run.changed);
                 run.once_committed.into_iter().for_each(follow);
             }
         }
-        if changed {
-            self.changes
-                .send_modify(|count| *count = count.wrapping_add(1));
-        }
+        self.changes.tell(changed);
         for job in jobs {
             job.answer(made.map_err(StoreError::again));
         }

@@ -96,7 +96,7 @@ impl Runner {
         meter: &Meter,
         heed_halt: bool,
     ) -> Interruption {
-        let mut changes = self.parts.store.changes();
+        let mut halts = self.parts.store.halts();
         let mut renewals = self.leases.0.subscribe();
         // A renewal that begins from now on names the claim, since the runner works on it already.
         let since = Instant::now();
@@ -115,7 +115,7 @@ impl Runner {
                     }
                     continue;
                 }
-                Ok(()) = changes.changed() => {
+                Ok(()) = halts.changed() => {
                     if heed_halt && self.was_halted(&claim.operation).await {
                         return Interruption::Halted;
                     }

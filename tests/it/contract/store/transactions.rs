@@ -206,6 +206,7 @@ pub(super) async fn who_waits_is_woken_by_work_alone<K: Kind>() {
     let Some(kind) = K::new() else { return };
     let store = kind.store();
     let mut changes = store.changes();
+    let (mut halts, ends) = (store.halts(), store.ends());
     write(store, |conn| note(conn, "nothing to do")).await;
     read(store, operation::active_updates).await;
     assert!(!changes.has_changed().expect("a store"));
@@ -213,6 +214,8 @@ pub(super) async fn who_waits_is_woken_by_work_alone<K: Kind>() {
     let waiting = timeout(SOON, changes.changed());
     let (woken, ()) = tokio::join!(waiting, accept(store, std::slice::from_ref(&backup)));
     woken.expect("woken").expect("a store");
+    // What is accepted is nothing to who waits for a halt or an end.
+    assert!(!halts.has_changed().expect("a store"));
     // It finds what it was woken for.
     let claim = claim_one(store, "w", noon()).await.expect("a claim");
     let renewed = claim.clone();
@@ -223,10 +226,15 @@ pub(super) async fn who_waits_is_woken_by_work_alone<K: Kind>() {
     assert!(!changes.has_changed().expect("a store"));
     write(store, move |conn| operation::halt(conn, &backup.id, noon())).await;
     assert!(changes.has_changed().expect("a store"));
+    assert!(halts.has_changed().expect("a store"));
+    assert!(!ends.has_changed().expect("a store"));
     changes.mark_unchanged();
+    halts.mark_unchanged();
     write(store, move |conn| {
         operation::finish(conn, &claim, OperationState::Failed, noon())
     })
     .await;
     assert!(changes.has_changed().expect("a store"));
+    assert!(!halts.has_changed().expect("a store"));
+    assert!(ends.has_changed().expect("a store"));
 }
