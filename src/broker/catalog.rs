@@ -104,6 +104,10 @@ pub(super) fn is_offered_by_all(
     plan: (&str, &str),
     now: DateTime<Utc>,
 ) -> Result<(), BrokerError> {
+    // A file has one broker, and its catalog was asked already.
+    if conn.is_private() {
+        return Ok(());
+    }
     let plan = (plan.0.to_owned(), plan.1.to_owned());
     let alive = store::time::of_store(conn, now)? - REPLICA_ALIVE;
     let all = store::broker::alive_since(conn, alive)?;

@@ -137,15 +137,21 @@ impl Instances {
         }
     }
 
-    /// Accepts a provision request, or tells that the same one was accepted before.
+    /// Accepts a provision request, or tells that the same one was accepted before; also what may be told of the
+    /// instance.
     pub async fn provision(
         self: &Arc<Self>,
         request: ProvisionRequest,
-    ) -> Result<Provisioned, BrokerError> {
+    ) -> Result<(Provisioned, Option<InstanceLabels>), BrokerError> {
         check_texts(&request)?;
         let instances = self.clone();
         self.store
-            .decide(move |conn| instances.provision_in(conn, &request, Asker::Platform))
+            .decide(move |conn| {
+                let provisioned = instances.provision_in(conn, &request, Asker::Platform)?;
+                let deployment = store::deployment::of_instance(conn, &request.instance)?;
+                let labels = deployment.map(|(deployment, _)| InstanceLabels::of(deployment));
+                Ok((provisioned, labels))
+            })
             .await
     }
 

@@ -120,6 +120,8 @@ enum Reading {
 pub struct Conn<'a> {
     link: Link<'a>,
     changed: Changed,
+    /// The place of what is asked for next, once it was looked for: nobody else writes meanwhile.
+    next_ordinal: Option<i64>,
     /// The one that the work is done for.
     caller: Caller,
     /// What is to be done outside of the database once the transaction is durable.
@@ -131,6 +133,7 @@ impl<'a> Conn<'a> {
         Self {
             link,
             changed: Changed::default(),
+            next_ordinal: None,
             caller,
             once_committed: Vec::new(),
         }
@@ -158,6 +161,11 @@ impl<'a> Conn<'a> {
         }
         prepared::release_inner_savepoint(&mut self.link)?;
         Ok(result)
+    }
+
+    /// See [`Store::is_private`].
+    pub fn is_private(&self) -> bool {
+        matches!(self.link, Link::Sqlite(_))
     }
 }
 

@@ -134,10 +134,15 @@ impl Row {
 
 /// The place of what is asked for next.
 pub(super) fn next_ordinal(conn: &mut Conn<'_>) -> Result<i64, StoreError> {
+    if let Some(next) = conn.next_ordinal {
+        return Ok(next);
+    }
     let last: Option<i64> = each!(conn, |c| operations::table
         .select(max(operations::ordinal))
         .first(c))?;
-    Ok(last.unwrap_or_default() + 1)
+    let next = last.unwrap_or_default() + 1;
+    conn.next_ordinal = Some(next);
+    Ok(next)
 }
 
 /// Accepts an operation, and writes down for whom. `exclusive` is what nobody else may work on meanwhile: `Duplicate` when
@@ -186,6 +191,7 @@ pub fn insert(
         diesel::insert_into(operations::table).values(row)
     )
     .execute(c))?;
+    conn.next_ordinal = Some(ordinal + 1);
     super::audit::accepted(conn, operation)?;
     conn.changed.queued = true;
     look_at_new(conn, operation, due)

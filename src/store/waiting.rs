@@ -2,7 +2,7 @@
 //! of these. The transactions that change operations keep it (see [`look_anew`]); claims read it
 //! ([`super::queue`]).
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use chrono::NaiveDateTime;
 use diesel::{
@@ -170,24 +170,39 @@ pub(super) fn must_wait(active: &[Active], place: usize) -> bool {
 /// Finds out anew which operations of an instance come next. Whatever changes which of them wait, who
 /// pays for them or where they are done has this done too.
 pub(super) fn look_anew(conn: &mut Conn<'_>, instance: &str) -> Result<(), StoreError> {
-    let of_instance = waiting::table.filter(waiting::instance_id.eq(instance));
-    let before: Vec<Next> = each!(conn, |c| of_instance.load(c))?;
+    let before = known_of(conn, instance)?;
+    look_anew_beside(conn, instance, &before)
+}
+
+/// The same where `before` is what was known of the instance.
+fn look_anew_beside(
+    conn: &mut Conn<'_>,
+    instance: &str,
+    before: &[Next],
+) -> Result<(), StoreError> {
     let after = next_of(conn, instance)?;
-    let mut touched = BTreeSet::new();
+    // Of each line and payer what alone has come, and where something has gone, nothing.
+    let mut touched = BTreeMap::new();
     for old in before.iter().filter(|old| !after.contains(old)) {
         let row = waiting::table.find((instance, &old.line));
         each!(conn, |c| diesel::delete(row).execute(c))?;
-        touched.insert((&old.line, &old.payer));
+        touched.insert((&old.line, &old.payer), None);
     }
     for new in after.iter().filter(|new| !before.contains(new)) {
         let insert = diesel::insert_into(waiting::table).values(new);
         each!(conn, |c| Prepared(insert).execute(c))?;
-        touched.insert((&new.line, &new.payer));
+        touched.entry((&new.line, &new.payer)).or_insert(Some(new));
     }
-    for (line, payer) in touched {
-        find_oldest(conn, line, payer)?;
+    for ((line, payer), come) in touched {
+        set_oldest(conn, line, payer, come)?;
     }
     Ok(())
+}
+
+/// What the queue has of an instance.
+fn known_of(conn: &mut Conn<'_>, instance: &str) -> Result<Vec<Next>, StoreError> {
+    let of_instance = waiting::table.filter(waiting::instance_id.eq(instance));
+    Ok(each!(conn, |c| of_instance.load(c))?)
 }
 
 /// The same for an operation that was just accepted, and is due: as a rule it is behind others of its kind, or the
@@ -198,8 +213,7 @@ pub(super) fn look_at_new(
     due: NaiveDateTime,
 ) -> Result<(), StoreError> {
     let instance = operation.instance.as_str();
-    let of_instance = waiting::table.filter(waiting::instance_id.eq(instance));
-    let ahead: Vec<Next> = each!(conn, |c| of_instance.load(c))?;
+    let before = known_of(conn, instance)?;
     let own = (due, operation.id.as_str());
     let unasked = operation.origin.is_unasked();
     let is_ahead = |next: &Next| {
@@ -207,10 +221,10 @@ pub(super) fn look_at_new(
         line.is_some_and(|line| line.kind == operation.kind && line.unasked == unasked)
             && (next.due, next.operation_id.as_str()) < own
     };
-    if ahead.iter().any(is_ahead) {
+    if before.iter().any(is_ahead) {
         return Ok(());
     }
-    look_anew(conn, instance)
+    look_anew_beside(conn, instance, &before)
 }
 
 /// In each line that an instance waits in, the first that has to wait for nothing but its turn.
@@ -286,21 +300,24 @@ pub(super) fn owner(conn: &mut Conn<'_>, instance: &str) -> Result<Payer, StoreE
     )
 }
 
-/// Finds out anew what of a payer's is the oldest in a line.
-fn find_oldest(conn: &mut Conn<'_>, line: &str, payer: &str) -> Result<(), StoreError> {
-    let of_payer = waiting::table
-        .filter(waiting::line.eq(line))
-        .filter(waiting::payer.eq(payer));
-    let oldest: Option<(NaiveDateTime, String)> = each!(conn, |c| of_payer
-        .order((waiting::due, waiting::operation_id))
-        .select((waiting::due, waiting::operation_id))
-        .first(c)
-        .optional())?;
+/// Keeps what of a payer's is the oldest in a line; `come`: nothing has changed but that this has come.
+fn set_oldest(
+    conn: &mut Conn<'_>,
+    line: &str,
+    payer: &str,
+    come: Option<&Next>,
+) -> Result<(), StoreError> {
     let lane = lanes::table.find((line, payer));
     let known: Option<(NaiveDateTime, String)> = each!(conn, |c| lane
         .select((lanes::due, lanes::operation_id))
         .first(c)
         .optional())?;
+    let come = come.map(|next| (next.due, next.operation_id.clone()));
+    let oldest = match come {
+        Some(come) if known.as_ref().is_some_and(|known| *known < come) => return Ok(()),
+        Some(come) => Some(come),
+        None => oldest_of(conn, line, payer)?,
+    };
     if oldest == known {
         return Ok(());
     }
@@ -317,6 +334,22 @@ fn find_oldest(conn: &mut Conn<'_>, line: &str, payer: &str) -> Result<(), Store
         each!(conn, |c| Prepared(insert).execute(c))?;
     }
     Ok(())
+}
+
+/// What of a payer's is the oldest in a line.
+fn oldest_of(
+    conn: &mut Conn<'_>,
+    line: &str,
+    payer: &str,
+) -> Result<Option<(NaiveDateTime, String)>, StoreError> {
+    let of_payer = waiting::table
+        .filter(waiting::line.eq(line))
+        .filter(waiting::payer.eq(payer));
+    Ok(each!(conn, |c| of_payer
+        .order((waiting::due, waiting::operation_id))
+        .select((waiting::due, waiting::operation_id))
+        .first(c)
+        .optional())?)
 }
 
 /// Fills the queue with what waits, where an earlier version has left none.

@@ -175,10 +175,9 @@ pub async fn provision(
         maintenance_version: body.maintenance_version()?,
         accepts_incomplete: accepts_incomplete(&request),
     };
-    let told = provision.instance.clone();
     let knows_metadata = knows_metadata(&request, provision.context.as_ref());
-    let provisioned = api.broker.instances.provision(provision).await?;
-    let metadata = metadata(&api, told).await?.filter(|_| knows_metadata);
+    let (provisioned, labels) = api.broker.instances.provision(provision).await?;
+    let metadata = labels.filter(|_| knows_metadata).map(InstanceMetadata::of);
     Ok(match provisioned {
         broker::Provisioned::Exists => HttpResponse::Ok().json(InstanceDone {
             dashboard_url,
@@ -200,12 +199,6 @@ pub async fn provision(
 fn knows_metadata(request: &HttpRequest, context: Option<&Value>) -> bool {
     let is_platform = context.is_some_and(|context| context.get("platform").is_some());
     is_platform || minor_of(request) >= METADATA_SINCE
-}
-
-/// OSB's `metadata` of an instance.
-async fn metadata(api: &Api, instance: InstanceId) -> Result<Option<InstanceMetadata>, OsbError> {
-    let labels = api.broker.instances.labels(instance).await?;
-    Ok(labels.map(InstanceMetadata::of))
 }
 
 /// Fetches an instance.

@@ -439,6 +439,44 @@ async fn look_at_an_idle_broker() {
     assert!(scans.is_empty(), "{scans:#?}");
 }
 
+/// Beside these a provision has its share in a transaction.
+const STATEMENTS_OF_A_PROVISION: usize = 15;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provision_that_is_accepted_takes_few_statements() {
+    if std::env::var_os(ALONE).is_some() {
+        return count_statements().await;
+    }
+    alone("a_provision_that_is_accepted_takes_few_statements").await;
+}
+
+async fn count_statements() {
+    listen();
+    let bench = Bench::new().await;
+    let _held = bench.script.hold(OperationKind::Provision, "allocate");
+    let mut all: Vec<Vec<String>> = Vec::new();
+    for i in 0..8 {
+        ASKED.lock().expect("queries").clear();
+        token(&bench.put(&format!("i{i}"), json!({})).await);
+        let asked = ASKED.lock().expect("queries").clone();
+        let is_provision = |sql: &String| sql.starts_with("INSERT INTO `instances`");
+        let at = asked.iter().position(is_provision).expect("a provision");
+        let (before, after) = asked.split_at(at);
+        let begun = before.iter().rposition(|sql| sql == "SAVEPOINT decision");
+        let ended = after
+            .iter()
+            .position(|sql| sql == "RELEASE SAVEPOINT decision");
+        let (begun, ended) = (begun.expect("a beginning"), ended.expect("an end"));
+        all.push([&before[begun + 1..], &after[..ended]].concat());
+    }
+    // What the broker reads beside may come in between, and not each time.
+    let own = all
+        .iter()
+        .min_by_key(|sqls| sqls.len())
+        .expect("provisions");
+    assert_eq!(own.len(), STATEMENTS_OF_A_PROVISION, "{own:#?}");
+}
+
 /// What each of them is for, docs/performance.md tells.
 const TRANSACTIONS_OF_A_BACKUP: usize = 7;
 
