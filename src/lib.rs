@@ -23,6 +23,7 @@ pub mod operation;
 
 pub mod healing;
 pub mod metrics;
+pub mod registrar;
 pub mod timekeeper;
 
 pub mod backups;

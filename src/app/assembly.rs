@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use super::{
-    Surroundings, checks::Kept, clusters::Backends, mirroring::Mirroring, resealing::Resealing,
-    takeover::Takeover,
+    Surroundings, calling::Calling, checks::Kept, clusters::Backends, mirroring::Mirroring,
+    resealing::Resealing, takeover::Takeover,
 };
 use crate::{
     alerting::NotifierSettings,
@@ -59,6 +59,7 @@ impl Assembly<'_> {
             clock: self.surroundings.clock.clone(),
             time: self.kept.time.clone(),
             backups: self.kept.backups.clone(),
+            registrar: self.kept.registrar.clone(),
             clusters: config
                 .places
                 .clusters
@@ -161,12 +162,25 @@ impl Assembly<'_> {
         }
     }
 
+    /// What writes registers of backups, and looks whether these are there.
+    pub(super) fn calling(&self) -> Calling {
+        Calling {
+            store: self.kept.store.clone(),
+            registrar: self.kept.registrar.clone(),
+            keys: self.config.access.keys.clone(),
+            clock: self.surroundings.clock.clone(),
+            every: self.surroundings.registers_every,
+            provisioners: self.backends.provisioners(),
+        }
+    }
+
     /// What copies backups into the mirror, where there is one.
     pub(super) fn mirroring(&self) -> Option<Mirroring> {
         let backups = self.kept.backups.clone();
         backups.has_mirror().then(|| Mirroring {
             store: self.kept.store.clone(),
             backups,
+            registrar: self.kept.registrar.clone(),
             broker: self.kept.replica.id.clone(),
             clock: self.surroundings.clock.clone(),
         })
@@ -201,6 +215,7 @@ impl Assembly<'_> {
             clusters: self.backends.clusters.clone(),
             limits: self.limits(),
             backups: self.kept.backups.clone(),
+            registrar: self.kept.registrar.clone(),
             keys: config.access.keys.clone(),
             catalog: self.kept.catalog.clone(),
             clock: self.surroundings.clock.clone(),

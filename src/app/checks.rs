@@ -14,7 +14,7 @@ use crate::{
     backups::{self, CopiedBackup, Looked, Vault},
     broker::keeps_all_plans,
     clock::Clock,
-    config::{CatalogFile, Config, OfflineError, OfflineLook},
+    config::{Accepted, CatalogFile, Config, OfflineError, OfflineLook},
     model::{
         catalog::{Catalog, CatalogError, CatalogErrors, CurrentCatalog},
         ids::FolderMark,
@@ -22,6 +22,7 @@ use crate::{
         replicas::Replica,
         sentence::counted,
     },
+    registrar::Registrar,
     store::{
         self, Store,
         copy::{Copied, CopyError, copy},
@@ -38,6 +39,7 @@ pub(super) struct Kept {
     /// A catalog under which every instance has a plan.
     pub(super) catalog: Arc<CurrentCatalog>,
     pub(super) backups: Vault,
+    pub(super) registrar: Registrar,
 }
 
 impl Kept {
@@ -83,11 +85,13 @@ impl Kept {
         }
         // Only now: a ring that is in the way of other brokers gives nothing up.
         give_up_backups(&store, given_up, clock.now()).await?;
+        let registrar = Registrar::new(store.clone(), backups.clone(), clock.clone());
         Ok(Self {
             replica,
             store,
             time,
             catalog,
+            registrar,
             backups,
         })
     }
@@ -102,6 +106,13 @@ async fn vault(
 ) -> Result<Vault, StartError> {
     let places = &config.places;
     let vault = Vault::at(&places.backups, marks.backups, config.access.keys.clone());
+    if config
+        .accepted
+        .contains(&Accepted::Folder(FolderName::Backups))
+    {
+        // It may be the mirror, or a copy of some time ago.
+        store.write(store::register::set_all_unwritten).await?;
+    }
     let Some(place) = &places.mirror else {
         return Ok(vault);
     };

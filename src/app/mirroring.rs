@@ -26,6 +26,7 @@ use crate::{
             proof::BYTES_READ_EVERY,
         },
     },
+    registrar::{Registrar, RegistrarError},
     store::{
         self, Conn, Store, StoreError,
         mirror::{Due, Holder},
@@ -36,6 +37,7 @@ use crate::{
 pub(super) struct Mirroring {
     pub(super) store: Arc<Store>,
     pub(super) backups: Vault,
+    pub(super) registrar: Registrar,
     /// This broker.
     pub(super) broker: String,
     pub(super) clock: Clock,
@@ -50,6 +52,15 @@ enum MirrorError {
     Backups(#[from] BackupStoreError),
     #[error("another broker works on the same copy")]
     Taken,
+}
+
+impl From<RegistrarError> for MirrorError {
+    fn from(error: RegistrarError) -> Self {
+        match error {
+            RegistrarError::Store(error) => error.into(),
+            RegistrarError::Backups(error) => error.into(),
+        }
+    }
 }
 
 /// What goes on over many looks.
@@ -175,7 +186,15 @@ impl Mirroring {
         if !self.hold(backup).await? {
             return Err(MirrorError::Taken);
         }
+        // It is missed no more before it goes.
+        let is_settled = self.registrar.settle_in_mirror(deployment).await?;
         self.while_held(backup, self.backups.remove_from_mirror(deployment, backup))
+            .await?;
+        if !is_settled {
+            self.registrar.write_in_mirror(deployment).await?;
+        }
+        self.registrar
+            .remove_last_from_mirror(deployment, backup)
             .await?;
         let id = backup.clone();
         let forget = move |conn: &mut Conn<'_>| match store::mirror::is_wanted(conn, &id)? {
@@ -240,6 +259,10 @@ impl Mirroring {
             }
             read_at = Some(begun);
         }
+        // Manifests name a register that is there.
+        self.registrar
+            .write_in_mirror(&manifest.deployment_id)
+            .await?;
         let bytes = self.backups.copy_to_mirror(manifest, begun).await?;
         let (due, now) = (due.clone(), self.clock.now());
         let read_at = if bytes > 0 {
@@ -249,6 +272,9 @@ impl Mirroring {
         };
         self.store
             .write(move |conn| store::mirror::set_copied(conn, &due, read_at, now))
+            .await?;
+        self.registrar
+            .write_in_mirror(&manifest.deployment_id)
             .await?;
         log::info!(backup:% = id, bytes; "the mirror has a backup");
         Ok(())

@@ -31,7 +31,7 @@ use crate::{
     metrics::Metrics,
     model::{
         capacity::Footprint,
-        limits::{ALERT_SETTLES_AFTER, DRAIN_TIMEOUT, HANG_AFTER},
+        limits::{ALERT_SETTLES_AFTER, DRAIN_TIMEOUT, HANG_AFTER, register::REGISTER_LOOK},
         patience::Patience,
         renewal::CertificateLife,
     },
@@ -44,6 +44,7 @@ use crate::{
 };
 
 mod assembly;
+mod calling;
 mod checks;
 mod clusters;
 mod error;
@@ -92,6 +93,8 @@ pub struct Surroundings {
     pub certificate_life: CertificateLife,
     /// Changes of alerts that have been so for so long are told to the operator's webhook.
     pub alerts_settle_after: Duration,
+    /// Time between two looks for registers of backups that are to be written.
+    pub registers_every: Duration,
     /// Whether what is due is asked for: scheduled backups, ends of bindings, room in full
     /// databases, members that lost their data or hang. Tests that let days pass or databases fill
     /// for other reasons go without.
@@ -127,6 +130,7 @@ impl Default for Surroundings {
             patience: Patience::default(),
             hang_after: HANG_AFTER,
             alerts_settle_after: ALERT_SETTLES_AFTER,
+            registers_every: REGISTER_LOOK,
             certificate_life: CertificateLife::default(),
             scheduled: true,
             engines: engine::all(),
@@ -338,6 +342,7 @@ fn tasks(of: &Assembly<'_>, broker: &Arc<Broker>) -> Tasks {
     tasks.begin("timekeeper", |stop| of.kept.time.clone().run(stop));
     tasks.begin("look at the volumes", |stop| of.volumes.clone().run(stop));
     tasks.begin("sealer of backups", |stop| of.resealing().run(stop));
+    tasks.begin("keeper of registers", |stop| of.calling().run(stop));
     if let Some(mirroring) = of.mirroring() {
         tasks.begin("copier of backups", |stop| mirroring.run(stop));
     }

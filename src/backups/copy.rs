@@ -4,10 +4,7 @@ use std::sync::Arc;
 
 use futures::TryStreamExt as _;
 
-use super::{
-    BackupStoreError, Found, ObjectName, Vault,
-    store::{BackupStore, SharedPlace},
-};
+use super::{BackupStoreError, Found, ObjectName, Vault, store::SharedPlace};
 use crate::{
     model::ids::{BackupId, DeploymentId},
     seal::KeyRing,
@@ -74,14 +71,20 @@ pub async fn copy(
                 behind: behind.shown(),
             });
         };
-        let into = front.store(Some(mark.clone()));
-        let from = behind.store(Some(mark.clone()));
         let from_vault = Vault::at(behind, Some(mark.clone()), keys.clone());
         let into_vault = Vault::at(&front, Some(mark), keys.clone());
         let mut all = from_vault.list();
         while let Some(found) = all.try_next().await? {
-            let Found::Backup(stored) = found else {
-                continue;
+            let stored = match found {
+                Found::Backup(stored) => stored,
+                Found::Register(deployment) => {
+                    pass_register(&from_vault, &into_vault, &deployment).await?;
+                    if moves {
+                        from_vault.remove_register(&deployment).await?;
+                    }
+                    continue;
+                }
+                Found::Foreign(_) => continue,
             };
             if stored.missing().is_some() {
                 continue;
@@ -90,22 +93,7 @@ pub async fn copy(
             let there = into_vault.stored(&deployment, &backup).await?;
             let mut bytes = 0;
             if there.missing().is_some() {
-                // No key is needed: what arrives are the bytes that were stored, open or not.
-                let read = || from_vault.read_manifest_text(&deployment, &backup);
-                let (_, mut manifest) = read().await?;
-                let snapshot = ObjectName::snapshot_of(&manifest);
-                bytes += pass(&*from, &*into, &snapshot).await?;
-                into_vault.verify_object(&manifest).await?;
-                let name = ObjectName::manifest(&deployment, &backup);
-                loop {
-                    bytes += pass(&*from, &*into, &name).await?;
-                    // A broker may have sealed it anew meanwhile.
-                    let (_, now) = read().await?;
-                    if now == manifest {
-                        break;
-                    }
-                    manifest = now;
-                }
+                bytes = pass_backup(&from_vault, &into_vault, &deployment, &backup).await?;
             }
             if moves {
                 from_vault.remove(&deployment, &backup).await?;
@@ -120,10 +108,54 @@ pub async fn copy(
     Ok(())
 }
 
-async fn pass(
-    from: &dyn BackupStore,
-    into: &dyn BackupStore,
-    name: &ObjectName,
+/// Copies a backup; returns how many bytes. No key is needed: what arrives are the bytes that were stored, open or not.
+async fn pass_backup(
+    from: &Vault,
+    into: &Vault,
+    deployment: &DeploymentId,
+    backup: &BackupId,
 ) -> Result<u64, BackupStoreError> {
-    into.put(name, from.get(name, 0).await?).await
+    let read = || from.read_manifest_text(deployment, backup);
+    let (_, mut manifest) = read().await?;
+    let mut bytes = pass(from, into, &ObjectName::snapshot_of(&manifest)).await?;
+    into.verify_object(&manifest).await?;
+    let name = ObjectName::manifest(deployment, backup);
+    loop {
+        bytes += pass(from, into, &name).await?;
+        // A broker may have sealed it anew meanwhile.
+        let (_, now) = read().await?;
+        if now == manifest {
+            return Ok(bytes);
+        }
+        manifest = now;
+    }
+}
+
+/// Copies the register of a deployment, unless the place in front has one: a broker has kept that up to date, too.
+async fn pass_register(
+    from: &Vault,
+    into: &Vault,
+    deployment: &DeploymentId,
+) -> Result<(), BackupStoreError> {
+    let name = ObjectName::register(deployment);
+    match into.store.get(&name, 0).await {
+        Err(BackupStoreError::NotFound(_)) => {}
+        there => return there.map(drop),
+    }
+    let read = || from.read_register_text(deployment);
+    let mut register = read().await?;
+    while register.is_some() {
+        pass(from, into, &name).await?;
+        // A broker may have written it anew meanwhile.
+        let now = read().await?;
+        if now == register {
+            break;
+        }
+        register = now;
+    }
+    Ok(())
+}
+
+async fn pass(from: &Vault, into: &Vault, name: &ObjectName) -> Result<u64, BackupStoreError> {
+    into.store.put(name, from.store.get(name, 0).await?).await
 }

@@ -1,14 +1,15 @@
 //! Manifests as they are stored: JSON, for people too, and signed.
 //!
-//! A signature is over all that a manifest says, whatever order or spaces it is written with, but for the
-//! signature itself and what is sealed: that shows by itself, when it is opened, whether it was changed. So a
-//! field that a later version adds is signed as well, for a reader that does not know it.
+//! A signature is over all that a manifest says, but for the signature itself and what is sealed: that shows by
+//! itself, when it is opened, whether it was changed.
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::Value;
 
-use super::cipher::{Identity, ObjectKey};
+use super::{
+    cipher::{Identity, ObjectKey},
+    signature::{digest_of, signed_text, signed_text_of},
+};
 use crate::{
     model::backup::{MANIFEST_FORMAT, MANIFEST_FORMAT_CLEAR, Manifest},
     seal::{KeyRing, SealError},
@@ -83,9 +84,22 @@ pub(super) fn check_signature(
     let Some(signature) = &manifest.signature else {
         return Err(Unfit::Form("it is not signed".to_owned()));
     };
-    let told: Value = serde_json::from_slice(text).map_err(|e| Unfit::Form(e.to_string()))?;
-    keys.verify_named(PURPOSE, &signed_text(told), signature)
+    let signed = signed_text(text, &UNSIGNED).map_err(Unfit::Form)?;
+    keys.verify_named(PURPOSE, &signed, signature)
         .map_err(|error| Unfit::Seal("its signature", error))
+}
+
+/// What tells a manifest, which is `text`, from an older one of the same backup: the same whatever key it is signed
+/// under. None where it is not signed.
+pub(super) fn digest(text: &[u8], manifest: &Manifest) -> Option<String> {
+    let signed = signed_text(text, &UNSIGNED).ok()?;
+    (manifest.format == MANIFEST_FORMAT).then(|| digest_of(&signed))
+}
+
+/// The same of a manifest that the broker's store knows.
+pub(super) fn digest_of_known(manifest: &Manifest) -> Option<String> {
+    let signed = signed_text_of(manifest, &UNSIGNED);
+    (manifest.format == MANIFEST_FORMAT).then(|| digest_of(&signed))
 }
 
 /// The key that opens the object of a manifest.
@@ -99,10 +113,9 @@ pub(super) fn object_key(manifest: &Manifest, keys: &KeyRing) -> Result<ObjectKe
 
 /// The same manifest, signed under the ring's first key.
 pub(super) fn signed(manifest: Manifest, keys: &KeyRing) -> Manifest {
-    let told = serde_json::to_value(&manifest)
-        .expect("a manifest has only text keys and writing to memory does not fail");
+    let told = signed_text_of(&manifest, &UNSIGNED);
     Manifest {
-        signature: Some(keys.sign_named(PURPOSE, &signed_text(told))),
+        signature: Some(keys.sign_named(PURPOSE, &told)),
         ..manifest
     }
 }
@@ -136,46 +149,4 @@ pub(super) fn renewed(manifest: &Manifest, keys: &KeyRing) -> Result<Option<Mani
     } else {
         renewed
     }))
-}
-
-/// What of a manifest is signed, in one form: no spaces, and fields in the order of their names.
-fn signed_text(mut told: Value) -> String {
-    if let Some(fields) = told.as_object_mut() {
-        for field in UNSIGNED {
-            fields.remove(field);
-        }
-    }
-    let mut text = String::new();
-    write_plainly(&told, &mut text);
-    text
-}
-
-fn write_plainly(value: &Value, into: &mut String) {
-    match value {
-        Value::Object(fields) => {
-            let mut fields: Vec<(&String, &Value)> = fields.iter().collect();
-            fields.sort_unstable_by_key(|(name, _)| *name);
-            into.push('{');
-            for (i, (name, value)) in fields.into_iter().enumerate() {
-                if i > 0 {
-                    into.push(',');
-                }
-                into.push_str(&Value::from(name.as_str()).to_string());
-                into.push(':');
-                write_plainly(value, into);
-            }
-            into.push('}');
-        }
-        Value::Array(values) => {
-            into.push('[');
-            for (i, value) in values.iter().enumerate() {
-                if i > 0 {
-                    into.push(',');
-                }
-                write_plainly(value, into);
-            }
-            into.push(']');
-        }
-        other => into.push_str(&other.to_string()),
-    }
 }

@@ -16,6 +16,7 @@ use crate::{
     model::{
         backup::Manifest,
         ids::{BackupId, DeploymentId, FolderMark},
+        register::Register,
     },
     stream::ByteStream,
 };
@@ -111,6 +112,36 @@ impl Vault {
         backup: &BackupId,
     ) -> Result<(), BackupStoreError> {
         self.mirror()?.remove(deployment, backup).await
+    }
+
+    /// What [`Vault::read_register`] reads, in the mirror.
+    pub async fn read_register_in_mirror(
+        &self,
+        deployment: &DeploymentId,
+    ) -> Result<Option<Register>, BackupStoreError> {
+        self.mirror()?.read_register(deployment).await
+    }
+
+    /// What [`Vault::write_register`] does, in the mirror, of what that has of a deployment.
+    pub async fn write_register_in_mirror(
+        &self,
+        register: Register,
+        present: Option<&Register>,
+    ) -> Result<(), BackupStoreError> {
+        let register = Register {
+            of_mirror: true,
+            ..register
+        };
+        let written = self.mirror()?.write_register(register, present).await;
+        written.map(drop)
+    }
+
+    /// Deletes the register of a deployment of which the mirror has nothing any more.
+    pub async fn remove_register_from_mirror(
+        &self,
+        deployment: &DeploymentId,
+    ) -> Result<(), BackupStoreError> {
+        self.mirror()?.remove_register(deployment).await
     }
 
     /// Puts back from the mirror what is spoiled of a backup, or gone; none: it is whole, it is no longer wanted, or

@@ -16,10 +16,18 @@
 //! opens what is left. What the store of the broker knows of a backup is compared with its manifest
 //! before anything is opened.
 //!
+//! Beside the backups of a deployment stands their register, which says what should be there. A backup that goes is
+//! taken out of it first, which the registrar sees to.
+//!
 //! Both ways hold a few chunks in memory, whatever the size. All errors of streams made here carry
 //! a [`BackupStoreError`] ([`BackupStoreError::unpack`]).
 
-use std::{collections::BTreeSet, io, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use chrono::{DateTime, Utc};
@@ -36,7 +44,7 @@ use crate::{
     model::{
         backup::{Manifest, StoredSnapshot},
         ids::{BackupId, DeploymentId, FolderMark, PartId},
-        limits::MANIFEST_BYTES_MAX,
+        limits::register::MANIFEST_BYTES_MAX,
         upload::Part,
     },
     seal::{KeyRing, SealError},
@@ -44,6 +52,7 @@ use crate::{
 };
 
 pub mod archive;
+mod attendance;
 mod cipher;
 mod copy;
 mod error;
@@ -53,6 +62,8 @@ mod manifest;
 mod mirror;
 mod name;
 mod offline;
+mod register;
+mod signature;
 pub mod store;
 
 pub use self::{
@@ -61,7 +72,9 @@ pub use self::{
     error::BackupStoreError,
     mirror::{IsWanted, PutBack},
     name::ObjectName,
-    offline::{LookError, Looked, Signature, Suspect, Verdict, Wanted, verify},
+    offline::{LookError, Looked, Suspect, Verdict, Wanted, verify},
+    register::registered,
+    signature::Signature,
     store::{SharedPlace, StoreSettings, forms, place, place_before, place_in, s3},
 };
 
@@ -137,6 +150,8 @@ impl StoredBackup {
 pub enum Found {
     /// All that is stored of one backup.
     Backup(StoredBackup),
+    /// The register of a deployment; its backups come before it.
+    Register(DeploymentId),
     /// An object that is none of ours.
     Foreign(ObjectName),
 }
@@ -385,7 +400,7 @@ impl Vault {
         let text = manifest::to_json(&manifest);
         if text.len() > MANIFEST_BYTES_MAX {
             // Better no backup than one whose manifest we would refuse to read.
-            return Err(too_long(&name));
+            return Err(too_long(&name, MANIFEST_BYTES_MAX));
         }
         let content = stream::once(async { Ok(text) }).boxed();
         self.store.put(&name, content).await?;
@@ -460,20 +475,30 @@ impl Vault {
         backup: &BackupId,
     ) -> Result<(Bytes, Manifest), BackupStoreError> {
         let name = ObjectName::manifest(deployment, backup);
-        let mut content = self.read(&name).await?;
-        let mut text = BytesMut::new();
-        while let Some(chunk) = content.try_next().await.map_err(unreadable(&name))? {
-            if text.len() + chunk.len() > MANIFEST_BYTES_MAX {
-                return Err(too_long(&name));
-            }
-            text.extend_from_slice(&chunk);
-        }
+        let text = self.read_text(&name, MANIFEST_BYTES_MAX).await?;
         let damaged = |reason| BackupStoreError::damaged(&name, reason);
         let manifest = manifest::parse(&text).map_err(damaged)?;
         if (&manifest.deployment_id, &manifest.backup_id) != (deployment, backup) {
             return Err(damaged("it belongs to another backup".to_owned()));
         }
-        Ok((text.freeze(), manifest))
+        Ok((text, manifest))
+    }
+
+    /// Reads an object that has no more than that many bytes.
+    async fn read_text(
+        &self,
+        name: &ObjectName,
+        bytes_max: usize,
+    ) -> Result<Bytes, BackupStoreError> {
+        let mut content = self.read(name).await?;
+        let mut text = BytesMut::new();
+        while let Some(chunk) = content.try_next().await.map_err(unreadable(name))? {
+            if text.len() + chunk.len() > bytes_max {
+                return Err(too_long(name, bytes_max));
+            }
+            text.extend_from_slice(&chunk);
+        }
+        Ok(text.freeze())
     }
 
     /// Sees to it that all that is sealed in the manifest of a backup is so under the ring's first key. The
@@ -521,7 +546,11 @@ impl Vault {
                 return Ok(None);
             };
             let Some((deployment, backup)) = name.owner() else {
-                return Ok(Some((Found::Foreign(name), names)));
+                let found = match name.register_of() {
+                    Some(deployment) => Found::Register(deployment),
+                    None => Found::Foreign(name),
+                };
+                return Ok(Some((found, names)));
             };
             let prefix = name::of_backup(&deployment, &backup);
             let mut objects = vec![name];
@@ -554,6 +583,30 @@ impl Vault {
             backup: backup.clone(),
             objects: names.try_collect().await?,
         })
+    }
+
+    /// The backups of a deployment of which a part is missing, or all, out of `expected`. Nothing is read but names.
+    pub async fn missing_of(
+        &self,
+        deployment: &DeploymentId,
+        expected: impl IntoIterator<Item = BackupId>,
+    ) -> Result<Vec<BackupId>, BackupStoreError> {
+        let mut objects: BTreeMap<BackupId, Vec<ObjectName>> = BTreeMap::new();
+        let mut names = self.store.list(&name::of_deployment(deployment));
+        while let Some(name) = names.try_next().await? {
+            if let Some((_, backup)) = name.owner() {
+                objects.entry(backup).or_default().push(name);
+            }
+        }
+        let is_missing = |backup: &BackupId| {
+            let stored = StoredBackup {
+                deployment: deployment.clone(),
+                backup: backup.clone(),
+                objects: objects.remove(backup).unwrap_or_default(),
+            };
+            stored.missing().is_some()
+        };
+        Ok(expected.into_iter().filter(is_missing).collect())
     }
 
     /// The backups of a deployment of which anything is stored, newest first: ids sort by age.
@@ -661,9 +714,6 @@ fn unreadable(object: &ObjectName) -> impl Fn(io::Error) -> BackupStoreError + u
     move |error| BackupStoreError::of_reading(&object, error)
 }
 
-fn too_long(object: &ObjectName) -> BackupStoreError {
-    BackupStoreError::damaged(
-        object,
-        format!("it is longer than {MANIFEST_BYTES_MAX} bytes"),
-    )
+fn too_long(object: &ObjectName, bytes_max: usize) -> BackupStoreError {
+    BackupStoreError::damaged(object, format!("it is longer than {bytes_max} bytes"))
 }

@@ -9,6 +9,7 @@ use std::fmt;
 use crate::model::{
     backup::{MANIFEST_FILE, Manifest, SNAPSHOT_FILE},
     ids::{BackupId, DeploymentId, PartId},
+    register::REGISTER_FILE,
 };
 
 /// What the names of an upload's parts begin with.
@@ -46,6 +47,11 @@ impl ObjectName {
         Self(format!("{deployment}/{backup}/{MANIFEST_FILE}"))
     }
 
+    /// The register of a deployment.
+    pub fn register(deployment: &DeploymentId) -> Self {
+        Self(format!("{deployment}/{REGISTER_FILE}"))
+    }
+
     /// A part of an upload that becomes a backup, sealed.
     pub fn part(deployment: &DeploymentId, backup: &BackupId, part: &PartId) -> Self {
         Self(format!(
@@ -77,7 +83,13 @@ impl ObjectName {
             .is_some_and(|(_, name)| name.starts_with(PART_PREFIX))
     }
 
-    /// The backup whose object has this name; none for what the broker did not store.
+    /// The deployment whose register has this name; none where it is no register.
+    pub(super) fn register_of(&self) -> Option<DeploymentId> {
+        let (deployment, name) = self.0.split_once('/')?;
+        (name == REGISTER_FILE).then(|| deployment.parse().ok())?
+    }
+
+    /// The backup whose object has this name; none for what is of no backup, or of somebody else.
     pub(super) fn owner(&self) -> Option<(DeploymentId, BackupId)> {
         let (deployment, rest) = self.0.split_once('/')?;
         let (backup, _) = rest.split_once('/')?;
@@ -149,13 +161,20 @@ mod tests {
 
     #[test]
     fn what_the_broker_did_not_store_has_no_owner() {
+        let deployment = "5ae85b45e5717f0001533192".parse().expect("an id");
+        let register = ObjectName::register(&deployment);
+        assert_eq!(register.as_str(), "5ae85b45e5717f0001533192/register.json");
+        assert_eq!(register.register_of(), Some(deployment));
+        assert_eq!(register.owner(), None);
         for text in [
             "readme.txt",
+            "register.json",
+            "a/register.json",
             "5ae85b45e5717f0001533192/readme.txt",
             "a/b/manifest.json",
         ] {
             let name = ObjectName::found(text).expect("a name");
-            assert_eq!(name.owner(), None, "{text}");
+            assert_eq!((name.owner(), name.register_of()), (None, None), "{text}");
         }
     }
 

@@ -1,8 +1,8 @@
 //! Backups that are looked at without a broker: in their store, in a folder that somebody copied, in an archive
 //! that somebody downloaded.
 //!
-//! What the broker's own store knows is not asked, so an older backup that was put back whole is as good as any.
-//! Nothing is changed.
+//! What the broker's own store knows is not asked. In a backup store the register of each deployment says what should
+//! be there; a backup that lies by itself is as good as any of the same signature. Nothing is changed.
 
 use std::{
     fmt,
@@ -18,9 +18,11 @@ use tokio_util::io::ReaderStream;
 
 use super::{
     BackupStoreError, Found, ObjectName, StoredBackup, Vault,
+    attendance::{Attendance, RegisterSeen, Standing},
     cipher::{Identity, ObjectKey},
     gauge::{Expecting, Tally, gauged},
     manifest::{self, Unfit},
+    signature::Signature,
     store::SharedPlace,
     unpacked,
 };
@@ -29,7 +31,8 @@ use crate::{
     model::{
         backup::{MANIFEST_FILE, Manifest, SNAPSHOT_FILE},
         ids::BackupId,
-        limits::{CHUNK_BYTES, MANIFEST_BYTES_MAX},
+        limits::{CHUNK_BYTES, register::MANIFEST_BYTES_MAX},
+        sentence::counted,
     },
     seal::{KeyRing, SealError, key_of},
     stream::ByteStream,
@@ -53,22 +56,13 @@ pub enum Verdict {
     Whole(Signature),
     /// The bytes are those that its manifest tells of. They were not opened, for lack of this key.
     NotOpened(String),
+    /// It is whole, and its deployment's register has it no more, and why that may be.
+    GivenUp(String),
     /// It is not what was stored, and why.
     Damaged(String),
 }
 
-/// What is known of who wrote a manifest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Signature {
-    /// A broker with this key.
-    Good(String),
-    /// It was not looked at: there was no ring, or not with this key.
-    Unchecked(String),
-    /// There is none, as beside backups of earlier versions.
-    None,
-}
-
-/// A backup that was looked at.
+/// A backup that was looked at, or the register of a deployment's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Looked {
     /// Its name in its store, or where it is.
@@ -97,6 +91,7 @@ impl fmt::Display for Looked {
                 "not opened",
                 format!("the stored bytes are those of its manifest; to open them, give key {key}"),
             ),
+            Verdict::GivenUp(reason) => ("given up", reason.clone()),
             Verdict::Damaged(reason) => ("damaged", reason.clone()),
         };
         write!(f, "{word}: {}", self.what)?;
@@ -116,6 +111,12 @@ pub struct Wanted {
     pub only: Option<BackupId>,
     /// Where the snapshot is written to when it is whole; there must be one backup then.
     pub to: Option<PathBuf>,
+}
+
+impl Wanted {
+    fn wants(&self, backup: &BackupId) -> bool {
+        self.only.as_ref().is_none_or(|only| only == backup)
+    }
 }
 
 /// Why a look came to nothing.
@@ -184,52 +185,149 @@ async fn store(
     let none = none.map_err(BackupStoreError::NotSealed)?;
     let keys = wanted.keys.clone().unwrap_or_else(|| Arc::new(none));
     let vault = Vault::at(place, mark, keys);
-    let is_wanted = |id: &BackupId| wanted.only.as_ref().is_none_or(|only| only == id);
+    if wanted.to.is_some() {
+        return tell_the_only_one(&vault, place, wanted, tell).await;
+    }
+    let mut told = 0;
+    let mut tell = |looked| {
+        told += 1;
+        tell(looked);
+    };
+    let mut of: Option<Attendance<'_>> = None;
+    let mut all = vault.list();
+    while let Some(next) = all.try_next().await? {
+        let (deployment, stored) = match next {
+            Found::Backup(stored) => (stored.deployment.clone(), Some(stored)),
+            Found::Register(deployment) => (deployment, None),
+            Found::Foreign(_) => continue,
+        };
+        if stored.as_ref().is_some_and(|of| !wanted.wants(&of.backup)) {
+            continue;
+        }
+        let mut now = match of.take() {
+            Some(now) if *now.deployment() == deployment => now,
+            before => {
+                if let Some(before) = before {
+                    end(before, &vault, wanted, &mut tell).await?;
+                }
+                Attendance::of(&vault, wanted.keys.as_deref(), deployment)
+            }
+        };
+        if let Some(stored) = stored
+            && let Some(looked) = in_store(&vault, &stored, wanted, &mut now).await?
+        {
+            tell(looked);
+        }
+        of = Some(now);
+    }
+    if let Some(last) = of {
+        end(last, &vault, wanted, &mut tell).await?;
+    }
+    match told {
+        0 => Err(LookError::Nothing(place.shown())),
+        _ => Ok(()),
+    }
+}
+
+/// Looks at a backup whose snapshot is to be written: only once it is known to be the only one.
+async fn tell_the_only_one(
+    vault: &Vault,
+    place: &SharedPlace,
+    wanted: &Wanted,
+    tell: &mut impl FnMut(Looked),
+) -> Result<(), LookError> {
     let mut found: Option<StoredBackup> = None;
     let mut all = vault.list();
     while let Some(next) = all.try_next().await? {
-        let Found::Backup(stored) = next else {
-            continue;
-        };
-        if !is_wanted(&stored.backup) {
-            continue;
+        if let Found::Backup(stored) = next
+            && wanted.wants(&stored.backup)
+            && found.replace(stored).is_some()
+        {
+            return Err(LookError::Several(place.shown()));
         }
-        // A snapshot is written only once it is known to be the only one.
-        match (&wanted.to, &found) {
-            (Some(_), Some(_)) => return Err(LookError::Several(place.shown())),
-            (Some(_), None) => {}
-            (None, _) => tell(in_store(&vault, &stored, wanted).await?),
-        }
-        found = Some(stored);
     }
-    let Some(last) = found else {
-        return Err(LookError::Nothing(place.shown()));
-    };
-    if wanted.to.is_some() {
-        tell(in_store(&vault, &last, wanted).await?);
+    let only = found.ok_or_else(|| LookError::Nothing(place.shown()))?;
+    let mut of = Attendance::of(vault, wanted.keys.as_deref(), only.deployment.clone());
+    if let Some(looked) = in_store(vault, &only, wanted, &mut of).await? {
+        tell(looked);
     }
     Ok(())
 }
 
-/// A backup in a store.
+/// What the register of a deployment says when its backups have been looked at.
+async fn end(
+    mut of: Attendance<'_>,
+    vault: &Vault,
+    wanted: &Wanted,
+    tell: &mut impl FnMut(Looked),
+) -> Result<(), LookError> {
+    if wanted.only.is_some() {
+        return Ok(());
+    }
+    let what = ObjectName::register(of.deployment()).to_string();
+    let of_register = |content, verdict| Looked {
+        what: what.clone(),
+        content,
+        verdict,
+    };
+    let (register, signature, unseen, missing) = match of.end().await? {
+        RegisterSeen::None => return Ok(()),
+        RegisterSeen::Bad(reason) => {
+            tell(of_register(String::new(), Verdict::Damaged(reason)));
+            return Ok(());
+        }
+        RegisterSeen::Whole {
+            register,
+            signature,
+            unseen,
+            missing,
+        } => (register, signature, unseen, missing),
+    };
+    for stored in unseen {
+        if let Some(looked) = in_store(vault, &stored, wanted, &mut of).await? {
+            tell(looked);
+        }
+    }
+    for of in missing {
+        let reason = "it is missing: its register has it, and nothing of it is there";
+        tell(Looked {
+            what: format!("{}/{}", register.deployment_id, of.backup_id),
+            content: format!(
+                "{}, taken {}",
+                of.kind.as_str(),
+                of.started_at.format("%Y-%m-%d %H:%M:%S UTC")
+            ),
+            verdict: Verdict::Damaged(reason.to_owned()),
+        });
+    }
+    let backups = counted(register.backups.len() as u64, "backup");
+    let content = format!(
+        "register {} of {}, of {backups}",
+        register.number,
+        register.written_at.format("%Y-%m-%d %H:%M:%S UTC")
+    );
+    tell(of_register(content, Verdict::Whole(signature)));
+    Ok(())
+}
+
+/// A backup in a store; none where its broker removed it meanwhile.
 async fn in_store(
     vault: &Vault,
     stored: &StoredBackup,
     wanted: &Wanted,
-) -> Result<Looked, LookError> {
-    let (content, verdict) = match stored.missing() {
-        // Where a snapshot is wanted, its manifest says more of it.
-        Some(object) if wanted.to.is_none() => {
-            let reason = format!("{object} is missing");
-            (String::new(), Verdict::Damaged(reason))
-        }
-        _ => stored_verdict(vault, stored, wanted).await?,
-    };
-    Ok(Looked {
+    of: &mut Attendance<'_>,
+) -> Result<Option<Looked>, LookError> {
+    let (content, verdict) = stored_verdict(vault, stored, wanted, of).await?;
+    if matches!(verdict, Verdict::Damaged(_) | Verdict::GivenUp(_))
+        && of.was_removed(&stored.backup).await?
+    {
+        return Ok(None);
+    }
+    Ok(Some(Looked {
         what: format!("{}/{}", stored.deployment, stored.backup),
         content,
         verdict,
-    })
+    }))
 }
 
 /// What a look at what is stored of a backup comes to.
@@ -237,18 +335,33 @@ async fn stored_verdict(
     vault: &Vault,
     stored: &StoredBackup,
     wanted: &Wanted,
+    of: &mut Attendance<'_>,
 ) -> Result<(String, Verdict), LookError> {
     let read = vault.read_manifest_text(&stored.deployment, &stored.backup);
     let (text, manifest) = match read.await {
         Ok(read) => read,
-        Err(error) => return Ok((String::new(), damage(error)?)),
+        Err(error) => {
+            of.saw(&stored.backup, None).await?;
+            let missing = stored
+                .missing()
+                .map(|object| format!("{object} is missing"));
+            return match missing {
+                Some(reason) => Ok((String::new(), Verdict::Damaged(reason))),
+                None => Ok((String::new(), damage(error)?)),
+            };
+        }
     };
     let name = ObjectName::snapshot_of(&manifest);
-    let object = match vault.read(&name).await {
-        Ok(object) => object,
-        Err(error) => return Ok((content_of(&manifest), damage(error)?)),
+    let verdict = match vault.read(&name).await {
+        Ok(object) => of_object(&text, &manifest, object, wanted).await?,
+        Err(error) => damage(error)?,
     };
-    let verdict = of_object(&text, &manifest, object, wanted).await?;
+    let standing = of.saw(&stored.backup, Some((&text, &manifest))).await?;
+    let verdict = match (verdict, standing) {
+        (Verdict::Damaged(reason), _) | (_, Standing::Replaced(reason)) => Verdict::Damaged(reason),
+        (Verdict::Whole(_), Standing::GivenUp(reason)) => Verdict::GivenUp(reason),
+        (verdict, _) => verdict,
+    };
     Ok((content_of(&manifest), verdict))
 }
 

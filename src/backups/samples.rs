@@ -108,6 +108,7 @@ pub fn manifest(stored: StoredSnapshot) -> Manifest {
         started_at: at(1),
         finished_at: at(2),
         locked_until: None,
+        register: None,
         sealed_credentials: Some("k1:c2VhbGVk".into()),
         sealed_key: None,
         signature: None,

@@ -68,6 +68,7 @@ impl Stored {
         let credentials = samples::ring(&["k1"]).seal(&context, b"{}");
         Manifest {
             locked_until: None,
+            register: None,
             sealed_credentials: Some(credentials.expect("sealed")),
             sealed_key: self.sealed_key.clone(),
             ..manifest
@@ -632,6 +633,7 @@ async fn what_is_stored_is_listed_by_backup() {
             stored.objects.len(),
             stored.missing().map(|name| name.to_string()),
         ),
+        Found::Register(deployment) => panic!("a register of {deployment}"),
         Found::Foreign(name) => (None, 0, Some(name.to_string())),
     });
     let manifest_of_half = ObjectName::manifest(&deployment(), &backup_of(2));

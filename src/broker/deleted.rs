@@ -11,7 +11,6 @@ use chrono::{DateTime, Utc};
 
 use super::{BrokerError, BrokerParts, due::Outcome};
 use crate::{
-    backups::Vault,
     clock::Clock,
     model::{
         audit::AtOnce,
@@ -21,6 +20,7 @@ use crate::{
         origin::Origin,
         trust::Trusted,
     },
+    registrar::Registrar,
     store::{self, Conn, Store, StoreError},
     timekeeper::Timekeeper,
 };
@@ -39,7 +39,7 @@ pub struct DeletedListed {
 /// Deleted instances.
 pub struct DeletedInstances {
     store: Arc<Store>,
-    backups: Vault,
+    registrar: Registrar,
     clock: Clock,
     time: Arc<Timekeeper>,
 }
@@ -48,7 +48,7 @@ impl DeletedInstances {
     pub(super) fn new(parts: &BrokerParts) -> Self {
         Self {
             store: parts.store.clone(),
-            backups: parts.backups.clone(),
+            registrar: parts.registrar.clone(),
             clock: parts.clock.clone(),
             time: parts.time.clone(),
         }
@@ -121,7 +121,7 @@ impl DeletedInstances {
         if !decided.await? {
             return Ok(false);
         }
-        self.backups.remove_all(&deleted.deployment).await?;
+        self.registrar.remove_all(&deleted.deployment).await?;
         let forget = self.store.decide(move |conn| -> Result<(), BrokerError> {
             store::backup::delete_of_instance(conn, &deleted.keeper())?;
             // Another broker may have been here at the same time.

@@ -20,6 +20,14 @@ pub enum Finding {
         /// The object that is missing.
         object: String,
     },
+    /// The register of a deployment's backups is not the one that the broker wrote last.
+    WrongRegister {
+        /// The deployment.
+        #[schema(value_type = String)]
+        deployment: DeploymentId,
+        /// What is wrong with it.
+        what: String,
+    },
     /// Objects that no row accounts for.
     Leftover {
         /// The deployment that they are of.
@@ -93,6 +101,8 @@ pub enum Repair {
     Adopted,
     /// The backup is listed as one of a deleted instance.
     Kept,
+    /// The register was written anew.
+    Rewritten,
     /// The objects are gone.
     Deleted,
     /// Nothing.

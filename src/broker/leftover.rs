@@ -21,6 +21,7 @@ use crate::{
         ids::{BackupId, DeploymentId, InstanceId, OperationId},
         origin::Origin,
     },
+    registrar::Registrar,
     store::{self, Conn, Store, StoreError},
 };
 
@@ -32,6 +33,7 @@ const LOST: &str = "its bytes are missing from the backup store";
 pub(super) struct Leftovers {
     store: Arc<Store>,
     backups: Vault,
+    registrar: Registrar,
     clock: Clock,
 }
 
@@ -40,6 +42,7 @@ impl Leftovers {
         Self {
             store: parts.store.clone(),
             backups: parts.backups.clone(),
+            registrar: parts.registrar.clone(),
             clock: parts.clock.clone(),
         }
     }
@@ -265,7 +268,7 @@ impl Leftovers {
         if self.find(deployment, backup).await?.is_none() {
             return Ok(Repair::Left);
         }
-        self.backups.remove(deployment, backup).await?;
+        self.registrar.remove_unknown(deployment, backup).await?;
         Ok(Repair::Deleted)
     }
 }

@@ -22,6 +22,7 @@ use crate::{
         renewal::CertificateLife,
         tenant::{RestoreScope, TenantKeys},
     },
+    registrar::{Registrar, RegistrarError},
     seal::{KeyRing, SealError},
     store::{Store, StoreError},
     timekeeper::Timekeeper,
@@ -247,6 +248,15 @@ pub enum BrokerError {
     Unreadable(#[from] serde_json::Error),
 }
 
+impl From<RegistrarError> for BrokerError {
+    fn from(error: RegistrarError) -> Self {
+        match error {
+            RegistrarError::Store(error) => error.into(),
+            RegistrarError::Backups(error) => error.into(),
+        }
+    }
+}
+
 impl BrokerError {
     /// Whether there is no room for the bytes of a backup: room may be made.
     pub fn lacks_room(&self) -> bool {
@@ -311,6 +321,8 @@ pub struct BrokerParts {
     /// Where backups lie. Read from here; written by nobody but operations and the repair that an
     /// operator asks for.
     pub backups: Vault,
+    /// What says which of them should be there.
+    pub registrar: Registrar,
     /// The placement targets; the first enabled one is the default.
     pub clusters: Arc<[Cluster]>,
     /// The versions of each engine on each cluster: cluster id, then engine.

@@ -25,6 +25,7 @@ use crate::{
         limits::{RECONCILE_PAGE, UNFINISHED_PUT_AGE},
         origin::Origin,
     },
+    registrar::Registrar,
     store::{self, Store},
 };
 
@@ -43,6 +44,7 @@ pub enum Unknown {
 pub struct Reconciler {
     store: Arc<Store>,
     backups: Vault,
+    registrar: Registrar,
     clock: Clock,
     leftovers: Leftovers,
     oversight: Oversight,
@@ -56,6 +58,7 @@ impl Reconciler {
         Self {
             store: parts.store.clone(),
             backups: parts.backups.clone(),
+            registrar: parts.registrar.clone(),
             clock: parts.clock.clone(),
             leftovers: leftovers.clone(),
             oversight,
@@ -77,6 +80,8 @@ impl Reconciler {
                         whole.insert((stored.deployment, stored.backup));
                     }
                 }
+                // What is known of it says more.
+                Found::Register(_) => {}
                 Found::Foreign(name) => foreign.push(name.to_string()),
             }
         }
@@ -98,6 +103,7 @@ impl Reconciler {
                 None => break,
             }
         }
+        findings.extend(self.wrong_registers().await?);
         for (operation, left) in self.oversight.abandoned().await? {
             findings.push(Finding::Abandoned {
                 operation: operation.id,
@@ -115,11 +121,45 @@ impl Reconciler {
         Ok(findings)
     }
 
+    /// Registers that are not those that were written last.
+    async fn wrong_registers(&self) -> Result<Vec<Finding>, BrokerError> {
+        let (mut findings, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.store.scan(move |conn| {
+                store::register::written_after(conn, after.as_ref(), RECONCILE_PAGE)
+            });
+            let page = page.await?;
+            for deployment in &page {
+                if let Some(what) = self.registrar.fault(deployment).await? {
+                    findings.push(Finding::WrongRegister {
+                        deployment: deployment.clone(),
+                        what: format!("it {what}"),
+                    });
+                }
+            }
+            match page.into_iter().next_back() {
+                Some(last) => after = Some(last),
+                None => return Ok(findings),
+            }
+        }
+    }
+
+    /// Removes registers of deployments of which there is nothing else.
+    async fn remove_left_registers(&self) -> Result<(), BrokerError> {
+        let mut listed = self.backups.list();
+        while let Some(found) = listed.try_next().await? {
+            if let Found::Register(deployment) = found {
+                self.registrar.remove_left(&deployment).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Repairs what [`Self::findings`] finds: backups without bytes get them back from the mirror, or fail;
-    /// whole backups without a row are listed again. If `delete` says so, other leftovers are deleted, and what
-    /// was begun long ago and never finished. The backups of a deployment without a row stay: it
-    /// can be adopted with them alone. Those of a deployment that is nowhere are kept as of a deleted
-    /// instance, if `unknown` says so.
+    /// whole backups without a row are listed again, and registers written anew. If `delete` says so, other
+    /// leftovers are deleted, and what was begun long ago and never finished. The backups of a deployment
+    /// without a row stay: it can be adopted with them alone. Those of a deployment that is nowhere are kept
+    /// as of a deleted instance, if `unknown` says so.
     pub async fn reconcile(&self, unknown: Unknown) -> Result<Vec<Repaired>, BrokerError> {
         let delete = unknown == Unknown::Delete;
         let mut repaired = Vec::new();
@@ -130,38 +170,12 @@ impl Reconciler {
         };
         let strays: BTreeSet<DeploymentId> = findings.iter().filter_map(stray).collect();
         for finding in findings {
-            let repair = match &finding {
-                Finding::BytesMissing { backup, object, .. } => {
-                    self.leftovers.heal_or_mark(backup, object).await?
-                }
-                Finding::Leftover {
-                    deployment,
-                    backup,
-                    adoptable,
-                    ..
-                } => {
-                    if *adoptable && self.leftovers.adopt(deployment, backup).await? {
-                        Repair::Adopted
-                    } else if unknown == Unknown::Keep
-                        && !strays.contains(deployment)
-                        && self.strays.keep(deployment, backup).await?
-                    {
-                        Repair::Kept
-                    } else if delete && !strays.contains(deployment) {
-                        self.leftovers.delete(deployment, backup).await?
-                    } else {
-                        Repair::Left
-                    }
-                }
-                Finding::DeploymentWithoutRow { .. }
-                | Finding::RowWithoutDeployment { .. }
-                | Finding::Abandoned { .. }
-                | Finding::Foreign { .. } => Repair::Left,
-            };
+            let repair = self.repair(&finding, unknown, &strays).await?;
             log::warn!("what the store says is not what is there: {finding:?}: {repair:?}");
             repaired.push(Repaired { finding, repair });
         }
         if delete {
+            self.remove_left_registers().await?;
             // Beside a backup that is there they are no finding, and take room all the same.
             let swept = self.backups.sweep(UNFINISHED_PUT_AGE).await?;
             if swept > 0 {
@@ -180,5 +194,48 @@ impl Reconciler {
                 .await?;
         }
         Ok(repaired)
+    }
+
+    async fn repair(
+        &self,
+        finding: &Finding,
+        unknown: Unknown,
+        strays: &BTreeSet<DeploymentId>,
+    ) -> Result<Repair, BrokerError> {
+        let delete = unknown == Unknown::Delete;
+        Ok(match finding {
+            Finding::BytesMissing { backup, object, .. } => {
+                self.leftovers.heal_or_mark(backup, object).await?
+            }
+            Finding::Leftover {
+                deployment,
+                backup,
+                adoptable,
+                ..
+            } => {
+                if *adoptable && self.leftovers.adopt(deployment, backup).await? {
+                    Repair::Adopted
+                } else if unknown == Unknown::Keep
+                    && !strays.contains(deployment)
+                    && self.strays.keep(deployment, backup).await?
+                {
+                    Repair::Kept
+                } else if delete && !strays.contains(deployment) {
+                    self.leftovers.delete(deployment, backup).await?
+                } else {
+                    Repair::Left
+                }
+            }
+            Finding::WrongRegister { deployment, .. } => {
+                let written = self.registrar.write(deployment).await?;
+                let written = written.into_iter().collect();
+                self.registrar.record(written, Vec::new()).await?;
+                Repair::Rewritten
+            }
+            Finding::DeploymentWithoutRow { .. }
+            | Finding::RowWithoutDeployment { .. }
+            | Finding::Abandoned { .. }
+            | Finding::Foreign { .. } => Repair::Left,
+        })
     }
 }

@@ -35,6 +35,7 @@ use crate::{
         trust::KnownTime,
         version::Version,
     },
+    registrar::Registrar,
     store,
     stream::ByteStream,
 };
@@ -197,6 +198,7 @@ impl Office {
         let clock = Clock::new(now);
         let known = KnownTime::begin(&clock.read());
         let time = Timekeeper::knowing(store.clone(), clock.clone(), known);
+        let backups = Vault::over(MemoryStore::default(), keys.clone());
         let mut parts = BrokerParts {
             volumes: Arc::new(Volumes::of(
                 store.clone(),
@@ -218,12 +220,13 @@ impl Office {
                 SIGN_IN_FAILURES_OF_CLIENT,
             )),
             time: Arc::new(time),
-            store,
+            store: store.clone(),
             replica: String::new(),
             catalog: Arc::new(CurrentCatalog::new(
                 Catalog::parse(catalog, &["etcd"]).expect("a catalog"),
             )),
-            backups: Vault::over(MemoryStore::default(), keys.clone()),
+            registrar: Registrar::new(store.clone(), backups.clone(), clock.clone()),
+            backups,
             keys,
             clock,
             clusters: clusters.into(),
@@ -338,6 +341,7 @@ impl Office {
                     started_at: now(),
                     finished_at: now(),
                     locked_until: None,
+                    register: None,
                     sealed_credentials: None,
                     sealed_key: None,
                     signature: None,

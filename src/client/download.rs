@@ -29,7 +29,7 @@ use crate::{
     disk::{self, Unfinished},
     model::{
         backup::{MANIFEST_FILE, SNAPSHOT_FILE},
-        limits::{CHUNK_BYTES, MANIFEST_BYTES_MAX},
+        limits::{CHUNK_BYTES, register::MANIFEST_BYTES_MAX},
     },
 };
 

@@ -30,7 +30,8 @@ use crate::{
         backup::{MANIFEST_FILE, SNAPSHOT_FILE},
         gzip::GZIP_MAGIC,
         limits::{
-            CLIENT_POLL, MANIFEST_BYTES_MAX,
+            CLIENT_POLL,
+            register::MANIFEST_BYTES_MAX,
             upload::{CLIENT_PIECE_BYTES, CLIENT_PIECE_TRIES},
         },
         size::size,

@@ -11,7 +11,7 @@ use super::{
     wrong,
 };
 use crate::{
-    backups::{LookError, Suspect, Wanted, place},
+    backups::{LookError, Suspect, Wanted, place, place_before},
     model::ids::BackupId,
     seal::KeyRing,
 };
@@ -26,6 +26,10 @@ pub struct OfflineLook {
     /// as in BACKUP_STORE)
     #[arg(value_name = "FILE, FOLDER or ADDRESS")]
     pub what: String,
+
+    /// Another store with older backups of the same broker, as in OLDER_BACKUP_STORES; may be given several times
+    #[arg(long, value_name = "ADDRESS")]
+    pub older: Vec<String>,
 
     /// File with the key ring, as a broker keeps it [default: $COMPOSE_BROKER_ENCRYPTION_KEYS]
     #[arg(long, value_name = "FILE", value_parser = path())]
@@ -73,12 +77,23 @@ impl OfflineLook {
             only: self.backup.clone(),
             to: self.to.clone(),
         };
-        if !self.what.contains("://") {
-            return Ok((Suspect::at(self.what.as_ref())?, wanted));
-        }
         let settings = self.s3.check(AwsSettings::read(variable))?;
-        let place = place(&self.what, &settings);
-        let place = place.map_err(|reason| wrong("the address", reason))?;
-        Ok((Suspect::Store(place), wanted))
+        let place_at = |address: &String, what: &'static str| {
+            place(address, &settings).map_err(|reason| wrong(what, reason))
+        };
+        let older = self
+            .older
+            .iter()
+            .map(|address| place_at(address, "--older"));
+        let older = older.collect::<Result<Vec<_>, _>>()?;
+        let suspect = match self.what.contains("://") {
+            true => Suspect::Store(place_at(&self.what, "the address")?),
+            false => Suspect::at(self.what.as_ref())?,
+        };
+        match suspect {
+            Suspect::Store(front) => Ok((Suspect::Store(place_before(front, older)), wanted)),
+            lone if older.is_empty() => Ok((lone, wanted)),
+            _ => Err(wrong("--older", "is for backup stores alone").into()),
+        }
     }
 }

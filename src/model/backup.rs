@@ -236,6 +236,10 @@ pub struct Manifest {
     /// Until when its objects are locked, where they are: for as long as its plan kept it by age when it was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locked_until: Option<DateTime<Utc>>,
+    /// The number that the [register](super::register) of its deployment had by then; backups of earlier versions do
+    /// not tell. So there is one, and it has this number or a higher one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub register: Option<i64>,
     /// The deployment's secrets, sealed under the key ring: what an operator needs to open the
     /// snapshot's database as its administrator. Never handed to a tenant.
     #[serde(skip_serializing_if = "Option::is_none")]

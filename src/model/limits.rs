@@ -9,6 +9,7 @@ pub mod mirror;
 pub mod postgres;
 pub mod prefix;
 pub mod proof;
+pub mod register;
 pub mod upload;
 
 /// Longest id that a platform may choose, in bytes. CF uses 36.
@@ -338,8 +339,6 @@ pub const CHUNK_BYTES: usize = 64 * 1024;
 /// Bytes that are sealed as one: what is read is let on in pieces of this size, each once it was found to be
 /// what was sealed. Part of the form of stored objects.
 pub const SEALED_FRAME_BYTES: usize = 64 * 1024;
-/// Largest manifest of a backup, in bytes; ours have about 2 KiB and the sealed credentials.
-pub const MANIFEST_BYTES_MAX: usize = 64 * 1024;
 /// Memory that a stored object may claim for unpacking it, as a power of two in bytes: 8 MiB, what
 /// the zstd format (RFC 8878) asks every reader to support. Ours claim 512 KiB.
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;

@@ -58,6 +58,7 @@ pub mod queue;
 pub mod quota;
 pub mod reach;
 pub mod recovery;
+pub mod register;
 pub mod renewal;
 pub mod repair;
 pub mod replicas;

@@ -233,6 +233,8 @@ pub(super) async fn manifest(
         started_at: taken.started_at,
         finished_at: work.parts.clock.now(),
         locked_until: locked_until(work, backup).await?,
+        // It has to be there before anything tells of it.
+        register: Some(work.parts.registrar.begin(&backup.deployment).await?),
         sealed_credentials: None,
         sealed_key: None,
         signature: None,

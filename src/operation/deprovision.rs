@@ -100,7 +100,10 @@ async fn delete_backups(work: Arc<Work>) -> Result<Outcome, StepError> {
     if !reading.await?.is_empty() {
         return Ok(Outcome::Later(RESTORE_WATCH));
     }
-    work.parts.backups.remove_all(&instance.deployment).await?;
+    work.parts
+        .registrar
+        .remove_all(&instance.deployment)
+        .await?;
     Outcome::with(&SeenTo::default())
 }
 

@@ -7,8 +7,8 @@ use std::{error::Error, io};
 use rustix::io::Errno;
 
 use crate::{
-    backups::BackupStoreError, engine::EngineError, provisioner::ProvisionerError, seal::SealError,
-    store::StoreError,
+    backups::BackupStoreError, engine::EngineError, provisioner::ProvisionerError,
+    registrar::RegistrarError, seal::SealError, store::StoreError,
 };
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
@@ -260,6 +260,15 @@ fn told(error: &ProvisionerError) -> String {
             "the cluster refuses; its operator has to look".to_owned()
         }
         other => other.to_string(),
+    }
+}
+
+impl From<RegistrarError> for StepError {
+    fn from(error: RegistrarError) -> Self {
+        match error {
+            RegistrarError::Store(error) => error.into(),
+            RegistrarError::Backups(error) => error.into(),
+        }
     }
 }
 

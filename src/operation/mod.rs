@@ -36,6 +36,7 @@ use crate::{
         timetable::Timetable,
     },
     provisioner::{SharedProvisioner, looked_after},
+    registrar::Registrar,
     seal::KeyRing,
     store::{self, Conn, Store, StoreError},
     timekeeper::Timekeeper,
@@ -84,6 +85,8 @@ pub struct Parts {
     pub limits: Limits,
     /// Where backups lie.
     pub backups: Vault,
+    /// What says which of them should be there.
+    pub registrar: Registrar,
     /// What seals secrets.
     pub keys: Arc<KeyRing>,
     /// The offerings and plans.

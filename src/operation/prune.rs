@@ -1,13 +1,13 @@
 //! Removes the backups of an instance that retention gives up, unless the clock is in doubt: then all
 //! stays until the next prune. None is queued that would find nothing.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{Definition, Ending, Outcome, Parts, Step, StepError, Work};
 use crate::{
     model::{
         backup::Backup,
-        ids::{BackupId, InstanceId},
+        ids::{BackupId, DeploymentId, InstanceId},
         limits::{BACKUP_HISTORY_KEPT, BACKUPS_FORGOTTEN_AT_ONCE, RESTORE_WATCH},
         operation::{Operation, OperationKind},
         origin::Origin,
@@ -136,6 +136,11 @@ pub(super) async fn remove_given_up(work: &Work) -> Result<(), StepError> {
     let backups = work
         .read(move |conn| store::backup::given_up(conn, &instance))
         .await?;
+    let of: BTreeSet<&DeploymentId> = backups.iter().map(|backup| &backup.deployment).collect();
+    for deployment in of {
+        // What goes is missed no more before it does.
+        work.parts.registrar.settle(deployment).await?;
+    }
     for backup in backups {
         work.parts
             .backups

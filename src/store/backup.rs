@@ -10,7 +10,7 @@ use diesel::{
 };
 
 use super::{
-    Conn, StoreError, each, from_json, known, parse,
+    Conn, StoreError, each, from_json, known, parse, register,
     schema::{backups, deleted_instances, deployments},
     to_json,
 };
@@ -161,7 +161,24 @@ fn insert_at(conn: &mut Conn<'_>, backup: &Backup, ordinal: i64) -> Result<(), S
     each!(conn, |c| diesel::insert_into(backups::table)
         .values(row)
         .execute(c))?;
-    Ok(())
+    match complete_at {
+        Some(_) => register::changed(conn, backup.deployment.as_str()),
+        None => Ok(()),
+    }
+}
+
+/// Says of a backup that it is about to be no longer complete, if it is.
+fn leaves_register(conn: &mut Conn<'_>, id: &BackupId) -> Result<(), StoreError> {
+    let deployment: Option<String> = each!(conn, |c| backups::table
+        .find(id.as_str())
+        .filter(backups::state.eq(BackupState::Complete.as_str()))
+        .select(backups::deployment_id)
+        .first(c)
+        .optional())?;
+    match deployment {
+        Some(deployment) => register::changed(conn, &deployment),
+        None => Ok(()),
+    }
 }
 
 /// The backup of that id.
@@ -363,7 +380,7 @@ pub fn complete(
         backups::mirror_due_at.eq(now.naive_utc()),
     ))
     .execute(c))?;
-    Ok(())
+    register::changed(conn, manifest.deployment_id.as_str())
 }
 
 /// Says under which key all is sealed now in the manifest that stands beside a complete backup. The mirror is to get
@@ -443,27 +460,36 @@ pub fn give_up_sealed_under(
     failure: &str,
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
-    each!(conn, |c| diesel::update(
+    let those = || {
         backups::table
             .filter(sql::<Bool>("state = 'complete'"))
             .filter(backups::sealed_under.eq(key))
-    )
-    .set((
-        backups::state.eq(BackupState::Failed.as_str()),
-        backups::failure.eq(failure),
-        backups::finished_at.eq(now.naive_utc()),
-    ))
-    .execute(c))?;
+    };
+    let of: Vec<String> = each!(conn, |c| those()
+        .select(backups::deployment_id)
+        .distinct()
+        .load(c))?;
+    for deployment in of {
+        register::changed(conn, &deployment)?;
+    }
+    each!(conn, |c| diesel::update(those())
+        .set((
+            backups::state.eq(BackupState::Failed.as_str()),
+            backups::failure.eq(failure),
+            backups::finished_at.eq(now.naive_utc()),
+        ))
+        .execute(c))?;
     Ok(())
 }
 
-/// Says that a backup could not be taken, and why.
+/// Says that a backup could not be taken, or is lost, and why.
 pub fn fail(
     conn: &mut Conn<'_>,
     id: &BackupId,
     failure: &str,
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
+    leaves_register(conn, id)?;
     each!(conn, |c| diesel::update(backups::table.find(id.as_str()))
         .set((
             backups::state.eq(BackupState::Failed.as_str()),
@@ -529,6 +555,7 @@ pub fn due_to_go(
 
 /// Says that retention gave a backup up: from now on nobody is sent to its bytes.
 pub fn expire(conn: &mut Conn<'_>, id: &BackupId, now: Trusted) -> Result<(), StoreError> {
+    leaves_register(conn, id)?;
     each!(conn, |c| diesel::update(backups::table.find(id.as_str()))
         .set((
             backups::state.eq(BackupState::Expired.as_str()),

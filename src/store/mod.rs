@@ -71,6 +71,7 @@ pub mod provenance;
 pub mod queue;
 mod readers;
 pub mod reading;
+pub mod register;
 pub mod renewal;
 mod reserve;
 pub mod schedule;

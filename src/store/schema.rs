@@ -232,6 +232,16 @@ diesel::table! {
 }
 
 diesel::table! {
+    backup_registers (deployment_id) {
+        deployment_id -> Text,
+        number -> BigInt,
+        written -> BigInt,
+        signed_under -> Text,
+        called_at -> Nullable<Timestamp>,
+    }
+}
+
+diesel::table! {
     mirrors (marker) {
         marker -> Text,
         since -> Timestamp,
@@ -430,3 +440,5 @@ diesel::allow_tables_to_appear_in_same_query!(backups, deployments);
 diesel::allow_tables_to_appear_in_same_query!(backups, instances);
 diesel::allow_tables_to_appear_in_same_query!(backups, deleted_instances);
 diesel::allow_tables_to_appear_in_same_query!(backups, mirror_copies);
+diesel::allow_tables_to_appear_in_same_query!(backup_registers, deployments);
+diesel::allow_tables_to_appear_in_same_query!(backup_registers, deleted_instances);

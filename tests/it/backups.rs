@@ -16,6 +16,7 @@ use crate::{
     etcd,
     inside::Inside,
     raw,
+    registers::REGISTER,
 };
 
 /// An id of ours that nothing has.
@@ -550,6 +551,7 @@ fn stored(broker: &TestBroker) -> Vec<String> {
             file.strip_prefix("backups/")?
                 .split('/')
                 .nth(1)
+                .filter(|name| *name != REGISTER)
                 .map(str::to_owned)
         })
         .collect();

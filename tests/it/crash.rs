@@ -19,6 +19,7 @@ use crate::{
     etcd,
     inside::{Inside, files_of_deployments},
     process::BrokerProcess,
+    registers::REGISTER,
 };
 
 /// A broker is killed this long after it accepted a request, in milliseconds: one request for
@@ -233,11 +234,14 @@ async fn osb_116_bindings_and_backups_are_made_by_a_broker_that_is_killed() {
     assert_clusters(&broker, &inside, 1).await;
 }
 
-/// This backup, with its two objects, and no other one.
+/// This backup, with its two objects, and no other one; and the register of its deployment's.
 async fn assert_only_backup(broker: &TestBroker, inside: &Inside, id: &str) {
     inside.idle("i").await;
     let files = files_of_deployments(broker);
-    let objects: Vec<&String> = files.iter().filter(|f| f.starts_with("backups/")).collect();
+    let of_backups = files.iter().filter(|file| file.starts_with("backups/"));
+    let objects: Vec<&String> = of_backups
+        .filter(|file| !file.ends_with(REGISTER))
+        .collect();
     let whole = objects.len() == 2 && objects.iter().all(|object| object.contains(id));
     assert!(whole, "{id}: {objects:?}");
 }

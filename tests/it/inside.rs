@@ -10,6 +10,7 @@ use compose_broker::{
         instance::Instance,
         operation::{Operation, OperationKind, OperationState},
         postgres::DatabaseAddress,
+        register::RegisterState,
     },
     seal::KeyRing,
     store::{self, Conn, Store, StoreError, oversight::Filter},
@@ -85,6 +86,13 @@ impl Inside {
             .read(move |conn| store::schedule::find(conn, &id))
             .await;
         schedule.map(|schedule| schedule.next_at)
+    }
+
+    /// What is known of the register of a deployment.
+    pub async fn register(&self, deployment: &str) -> Option<RegisterState> {
+        let id = deployment.parse().expect("an id");
+        self.read(move |conn| store::register::state(conn, &id))
+            .await
     }
 
     /// The backup whose operation is stuck.

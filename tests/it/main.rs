@@ -105,6 +105,7 @@ mod readdress;
 mod reasons;
 mod reconcile;
 mod recover;
+mod registers;
 mod renewals;
 mod repair;
 mod restore_here;

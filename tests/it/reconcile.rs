@@ -13,6 +13,7 @@ use crate::{
     broker::{TestBroker, answer, eventually, text},
     control::surroundings,
     inside::Inside,
+    registers::{REGISTER, often},
 };
 
 const PATH: &str = "/operator/reconciliation";
@@ -70,10 +71,10 @@ async fn store_is_closed(broker: &TestBroker) {
 
 /// A broker whose store was put back to a state from before a backup; with the credentials of its
 /// instance, and the backup.
-async fn with_an_older_store(
+pub async fn with_an_older_store(
     damage: impl FnOnce(&TestBroker, &Value),
 ) -> (TestBroker, Value, Value) {
-    let mut broker = TestBroker::start().await;
+    let mut broker = TestBroker::start_with(&[], often(surroundings())).await;
     broker.provision("i", json!({})).await;
     let credentials = broker.bind("i", "app").await;
     broker.stop().await;
@@ -81,16 +82,25 @@ async fn with_an_older_store(
     let (data, kept) = (broker.data_dir(), broker.data_dir().join("kept"));
     fs::create_dir(&kept).expect("a folder");
     move_store(&data, &kept, |from, to| fs::copy(from, to).map(drop));
-    broker.start_again(surroundings()).await;
+    broker.start_again(often(surroundings())).await;
     let credentials = moved(&broker, credentials);
     let backup = broker.back_up(&credentials).await;
     Inside::of(&broker).idle("i").await;
+    let register = data
+        .join("backups")
+        .join(text(&backup["deployment_id"]))
+        .join(REGISTER);
+    eventually("a register that has the backup", || async {
+        let register = fs::read_to_string(&register).ok()?;
+        register.contains(text(&backup["id"])).then_some(())
+    })
+    .await;
     broker.stop().await;
     store_is_closed(&broker).await;
     move_store(&data, &data, |file, _| fs::remove_file(file));
     move_store(&kept, &data, |from, to| fs::rename(from, to));
     damage(&broker, &backup);
-    broker.start_again(surroundings()).await;
+    broker.start_again(often(surroundings())).await;
     let credentials = moved(&broker, credentials);
     (broker, credentials, backup)
 }

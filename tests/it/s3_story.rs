@@ -79,7 +79,7 @@ async fn backups_in_a_bucket_are_stored_downloaded_restored_and_deleted() {
     assert_eq!(backup["status"], "complete", "{backup}");
     assert_eq!(
         objects(&bucket),
-        ["manifest.json", "snapshot.db.zst.sealed"]
+        ["manifest.json", "register.json", "snapshot.db.zst.sealed"]
     );
     let download = reqwest::get(text(&backup["download_link"])).await;
     let download = download.expect("an answer");
@@ -170,7 +170,7 @@ async fn backups_move_from_a_folder_into_a_bucket_while_the_broker_runs() {
     etcd::fill(&mut etcd::connect(&credentials).await, 20, "v").await;
     let older = broker.back_up(&credentials).await;
     assert_eq!(older["status"], "complete", "{older}");
-    assert_eq!(objects(&folder).len(), 2);
+    assert_eq!(objects(&folder).len(), 3);
 
     // A new place has no marker, as a disk that is not mounted.
     broker.kill();
@@ -194,9 +194,9 @@ async fn backups_move_from_a_folder_into_a_bucket_while_the_broker_runs() {
     assert_eq!(download.expect("an answer").status(), StatusCode::OK);
     assert_eq!(objects(&bucket), [""; 0]);
     for (arguments, there, left) in [
-        (&["copy-backups"][..], 2, 2),
-        (&["copy-backups", "--delete"], 2, 0),
-        (&["copy-backups"], 2, 0),
+        (&["copy-backups"][..], 3, 3),
+        (&["copy-backups", "--delete"], 3, 0),
+        (&["copy-backups"], 3, 0),
     ] {
         let copied = command(arguments, broker.settings()).output();
         let copied = copied.expect("a process");

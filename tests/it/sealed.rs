@@ -151,6 +151,17 @@ async fn the_keys_to_backups_change_while_the_broker_works_and_no_byte_of_them_d
     })
     .await;
     assert_eq!(fs::read(&object).expect("an object"), before);
+    eventually("a register under the new key", || async {
+        let register = broker.data_dir().join("backups");
+        let register = register.join(text(&backup["deployment_id"]));
+        let register = fs::read_to_string(register.join("register.json")).ok()?;
+        register.contains("\"signature\": \"new:").then_some(())
+    })
+    .await;
+    let ring = format!("{new},{old}");
+    let store = broker.data_dir().join("backups").display().to_string();
+    let (code, printed) = look(&[&store], Some(&ring));
+    assert_eq!(code, 0, "{printed}");
     eventually("a line in the log", || async {
         let logged = broker.logged();
         logged
@@ -265,7 +276,7 @@ async fn a_broker_without_the_key_names_it_and_waits() {
 }
 
 /// How a look without a broker ended, and what it printed.
-fn look(arguments: &[&str], keys: Option<&str>) -> (i32, String) {
+pub fn look(arguments: &[&str], keys: Option<&str>) -> (i32, String) {
     let settings = keys.map(|keys| ("ENCRYPTION_KEYS", keys.to_owned()));
     let arguments = [&["verify-backup"], arguments].concat();
     let looked = command(&arguments, &settings.into_iter().collect()).output();

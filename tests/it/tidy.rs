@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Each room with the rooms that it may use beside itself.
-const ROOMS: [(&str, &[&str]); 32] = [
+const ROOMS: [(&str, &[&str]); 33] = [
     ("main", &["app", "client", "config", "logging"]),
     (
         "app",
@@ -32,6 +32,7 @@ const ROOMS: [(&str, &[&str]); 32] = [
             "observer",
             "operation",
             "provisioner",
+            "registrar",
             "scheduler",
             "seal",
             "store",
@@ -82,6 +83,7 @@ const ROOMS: [(&str, &[&str]); 32] = [
             "clock",
             "healing",
             "model",
+            "registrar",
             "seal",
             "store",
             "stream",
@@ -100,6 +102,7 @@ const ROOMS: [(&str, &[&str]); 32] = [
             "metrics",
             "model",
             "provisioner",
+            "registrar",
             "seal",
             "store",
             "stream",
@@ -121,6 +124,7 @@ const ROOMS: [(&str, &[&str]); 32] = [
     ("caller", &[]),
     ("clock", &["model"]),
     ("healing", &["backups", "model", "store"]),
+    ("registrar", &["backups", "clock", "model", "store"]),
     ("timekeeper", &["clock", "model", "store"]),
     ("dial", &["model"]),
     ("folder", &["disk", "model"]),

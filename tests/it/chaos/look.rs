@@ -17,12 +17,15 @@ use diesel::{
 };
 
 use super::model::{BackupSeen, DeploymentSeen, OperationSeen, Seen};
-use crate::{broker::processes_below, memory::cluster::MemoryCluster};
+use crate::{broker::processes_below, memory::cluster::MemoryCluster, registers::REGISTER};
 
 /// Tables whose rows stay when the instance is gone, and tell of it.
 const REMEMBER: [&str; 2] = ["operations", "audit"];
 /// The same of the deployment.
-const REMEMBER_DEPLOYMENTS: [&str; 1] = ["backups"];
+const REMEMBER_DEPLOYMENTS: [&str; 2] = ["backups", "backup_registers"];
+/// Deployments that backups may be of.
+const WITH_BACKUPS: &str =
+    "SELECT id FROM deployments UNION SELECT deployment_id FROM deleted_instances";
 
 /// Where everything is.
 #[derive(Clone)]
@@ -279,10 +282,20 @@ fn backups(tables: &mut Tables, at: &Places, seen: &mut Seen) {
         };
         seen.backups.insert(id, of);
     }
+    let nobodys = format!("backup_registers WHERE deployment_id NOT IN ({WITH_BACKUPS})");
+    for [id, ..] in tables.rows(&["deployment_id"], &nobodys) {
+        seen.orphans
+            .push(format!("what is known of a register of {id}"));
+    }
+    let known = tables.rows(&["id"], &format!("({WITH_BACKUPS}) known"));
+    let is_known = |name: &str| known.iter().any(|[id, ..]| name.contains(id.as_str()));
     let mut files = Vec::new();
     collect(&at.backups, &mut files);
     for file in files {
         let name = file.display().to_string();
+        if file.ends_with(REGISTER) && is_known(&name) {
+            continue;
+        }
         // What tells whose the folder is.
         if name.ends_with("/.compose-broker.json") {
             continue;

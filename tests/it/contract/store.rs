@@ -39,6 +39,7 @@ macro_rules! refused {
 mod copies;
 mod messages;
 mod outages;
+mod registers;
 mod rows;
 mod transactions;
 mod work;
@@ -371,6 +372,11 @@ macro_rules! contract {
                 messages::one_broker_sends_messages,
                 copies::a_copy_is_made_by_one_broker_and_none_is_forgotten,
                 copies::another_mirror_gets_all_copies_anew,
+                registers::each_change_of_a_deployments_backups_has_its_register_written,
+                registers::what_was_written_is_settled_unless_it_changed_meanwhile,
+                registers::of_two_brokers_that_write_a_register_the_older_one_does_not_stay,
+                registers::no_bytes_go_that_a_register_has_unless_there_is_no_room_for_it,
+                registers::a_register_that_is_newer_than_the_store_loses_nothing,
             );
         }
     };

@@ -4,9 +4,12 @@ use std::{collections::BTreeSet, fs, sync::Mutex, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use chrono::TimeDelta;
-use compose_broker::model::{
-    operation::{Operation, OperationKind, OperationState},
-    origin::Origin,
+use compose_broker::{
+    app::Surroundings,
+    model::{
+        operation::{Operation, OperationKind, OperationState},
+        origin::Origin,
+    },
 };
 use diesel::{
     Connection as _, QueryableByName, RunQueryDsl as _, SqliteConnection,
@@ -18,7 +21,7 @@ use reqwest::{Method, StatusCode};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
-use super::{Bench, catalog::lock, coded, state, token};
+use super::{Bench, catalog::lock, coded, state, surroundings, token};
 use crate::{
     bindings::files_with,
     broker::{TestBroker, answer, binding_path, eventually, instance_path, text},
@@ -26,6 +29,7 @@ use crate::{
     inside::Inside,
     postgres,
     process::{BrokerProcess, refused as refused_start},
+    registers::often,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -407,14 +411,20 @@ fn listen() {
 async fn look_at_an_idle_broker() {
     /// Looks for each of the things that are looked for.
     const LOOKS: usize = 3;
-    /// Words of the looks of the scheduler, of those that watch over databases, and of the runner.
-    const LOOKED_FOR: [&str; 3] = [
+    /// Words of the looks of the scheduler, of those that watch over databases, of the runner, and of the keeper of
+    /// registers.
+    const LOOKED_FOR: [&str; 5] = [
         "`renewals`.`due_at` <=",
         "instances.state = 'ready'",
         "`lanes`",
+        "written <> number",
+        "`called_at` IS NULL",
     ];
     listen();
-    let bench = Bench::with_instance(json!({})).await;
+    let mut bench = Bench::new().await;
+    let surroundings = often(surroundings(&bench.script, &bench.clock));
+    bench.broker.restart_with(surroundings).await;
+    bench.provision("i", json!({})).await;
     Inside::of(&bench).idle("i").await;
     asked();
     let all = Mutex::new(Vec::new());
@@ -490,7 +500,14 @@ async fn a_scheduled_backup_takes_few_transactions() {
 
 async fn count_transactions() {
     listen();
-    let bench = Bench::with_instance(json!({})).await;
+    let mut bench = Bench::new().await;
+    let surroundings = Surroundings {
+        // What is recorded of all backups of half a minute at once is no part of one.
+        registers_every: Duration::from_secs(3600),
+        ..surroundings(&bench.script, &bench.clock)
+    };
+    bench.broker.restart_with(surroundings).await;
+    bench.provision("i", json!({})).await;
     let inside = Inside::of(&bench);
     inside.idle("i").await;
     let next = inside.next_scheduled("i").await.expect("a schedule");

@@ -18,7 +18,7 @@ use serde_json::json;
 use super::{Kind, LEASE, id, kept_backup, noon, own, read, seconds, write};
 
 /// The manifest of the backup of that number.
-fn manifest(number: u32) -> Manifest {
+pub(super) fn manifest(number: u32) -> Manifest {
     let manifest = json!({
         "format": 2,
         "backup_id": own::<BackupId>(number),

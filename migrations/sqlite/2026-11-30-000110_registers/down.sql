@@ -1,0 +1,2 @@
+DROP INDEX backups_of_deployment;
+DROP TABLE backup_registers;
