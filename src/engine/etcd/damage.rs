@@ -2,7 +2,7 @@
 //! on offer (docs/etcd.md has the table).
 
 /// What stands in such last words. None of these passes: the next start ends the same way.
-const TELLING: [&str; 18] = [
+const TELLING: [&str; 19] = [
     // Its log is shorter than what it had promised to the others.
     "Was the raft log corrupted, truncated, or lost?",
     "has already been bootstrapped",
@@ -16,6 +16,7 @@ const TELLING: [&str; 18] = [
     // about every second build: the library wants nobody to read its errors.
     r#""error":"proto:"#,
     "(proto:",
+    "etcdmain: proto:",
     "cannot be repaired",
     "cannot use none as id",
     "failed to find database snapshot file",
@@ -84,6 +85,7 @@ mod tests {
             r#"{"level":"fatal","ts":"2026-11-27T17:10:08.639572Z","msg":"discovery failed","error":"proto: cannot parse invalid wire-format data"}"#,
             r#"{"level":"fatal","ts":"2026-11-27T17:11:48.465716Z","msg":"discovery failed","error":"proto: integer overflow"}"#,
             "{\"level\":\"fatal\",\"msg\":\"discovery failed\",\"error\":\"proto:\u{a0}cannot parse invalid wire-format data\"}",
+            "2026-11-30 13:21:28.010325 C | etcdmain: proto: integer overflow",
             "2026-11-27 09:10:45.261250 C | etcdserver: read wal error (proto:\u{a0}wrong wireType) and cannot",
             "2026-11-27 09:10:45.261250 C | etcdserver: read wal error (proto: wrong wireType = 1 for field Data) and cannot be repaired",
         ] {
