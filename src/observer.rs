@@ -272,8 +272,9 @@ impl Looker {
             observation: None,
             since,
         });
-        if seen.observation.is_some() && seen.since > since {
-            return observation;
+        // One that was overtaken is not what is so by now.
+        if let Some(newer) = seen.observation.as_ref().filter(|_| seen.since > since) {
+            return newer.clone();
         }
         let before = seen.observation.replace(observation.clone());
         (seen.at, seen.since) = (Instant::now(), since);

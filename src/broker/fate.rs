@@ -80,6 +80,28 @@ impl Fates {
         let fate = self.store.read(move |conn| fate(conn, &id, &deployment));
         Ok(Some(fate.await?))
     }
+
+    /// The instance that had this id last and was deleted, as long as backups of it are kept; for operators.
+    pub async fn of_id(&self, id: InstanceId) -> Result<Option<Gone>, BrokerError> {
+        let found = self.store.read(move |conn| {
+            let Some(deleted) = store::deleted::of_id(conn, &id)?.into_iter().next() else {
+                return Ok(None);
+            };
+            let name = deleted.name.clone().unwrap_or_else(|| id.to_string());
+            let left = left(conn, &deleted.deployment)?;
+            Ok::<_, StoreError>(left.map(|left| Gone { name, left }))
+        });
+        Ok(found.await?)
+    }
+}
+
+/// An instance that was deleted, by the id that it had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gone {
+    /// What people called it.
+    pub name: String,
+    /// What is left of it.
+    pub left: Left,
 }
 
 fn fate(

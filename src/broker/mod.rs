@@ -112,7 +112,7 @@ pub use download::{
 };
 pub use estate::{ClusterSeen, Estate, EstatePage, EstateQuery, Estates, Late, Listed, Order};
 pub use expiry::Expiry;
-pub use fate::{Fate, Fates, Left};
+pub use fate::{Fate, Fates, Gone, Left};
 pub use finding::{Finding, Repair, Repaired};
 pub use history::Histories;
 pub use instance::{DeprovisionRequest, FetchedInstance, InstanceLabels, Instances, Provisioned};

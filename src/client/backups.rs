@@ -17,7 +17,6 @@ use crate::model::{
     health::HealthState,
     limits::{CLIENT_FIRST_LOOK, CLIENT_POLL, upload::IMPORTED_BACKUPS_MAX},
     period::BackupKind,
-    sentence::counted,
     size::size,
 };
 
@@ -36,7 +35,7 @@ impl Session {
         });
         let (backups, retention, details) = listed.await?;
         let kept = retention["on_demand_kept"].as_u64();
-        let rows = backups.iter().map(|backup| {
+        let rows = backups.iter().enumerate().map(|(place, backup)| {
             [
                 text(&backup["id"]),
                 text(&backup["type"]),
@@ -50,7 +49,7 @@ impl Session {
                     .as_u64()
                     .map_or(String::new(), tied_size),
                 proved(backup).to_owned(),
-                self.expires(backup, kept),
+                self.expires(backup, kept.map(|kept| (kept, &backups[..place]))),
             ]
         });
         let head = [
@@ -73,10 +72,10 @@ impl Session {
     }
 
     /// Until when a backup is kept, and why no longer, as far as that is known. One on demand goes by no
-    /// clock: newer ones take its place, after as many as are `kept`, where that is known.
-    fn expires(&self, backup: &Value, kept: Option<u64>) -> String {
+    /// clock: newer ones take its place; `kept`: how many stay, and the newer ones that there are, where that is known.
+    fn expires(&self, backup: &Value, kept: Option<(u64, &[Value])>) -> String {
         if backup["pinned"] == true {
-            return "when unpinned".to_owned();
+            return "not while pinned".to_owned();
         }
         let removal = &backup["removal"];
         if removal.is_object() {
@@ -90,13 +89,19 @@ impl Session {
             (Value::Null, Some(kind @ ("on_demand" | "imported")))
                 if backup["status"] == "complete" =>
             {
-                let kept = match kind {
-                    "on_demand" => kept,
-                    _ => u64::try_from(IMPORTED_BACKUPS_MAX).ok(),
-                };
                 kept.map_or_else(
                     || "when newer ones replace it".to_owned(),
-                    |kept| format!("after {}", counted(kept, "newer one")),
+                    |(on_demand, newer)| {
+                        let kept = match kind {
+                            "on_demand" => on_demand,
+                            _ => IMPORTED_BACKUPS_MAX as u64,
+                        };
+                        let is_counted = |of: &&Value| {
+                            of["type"] == kind && of["status"] == "complete" && of["pinned"] != true
+                        };
+                        let newer = newer.iter().filter(is_counted).count() as u64;
+                        format!("after {} more", kept.saturating_sub(newer).max(1))
+                    },
                 )
             }
             (Value::Null, _) => String::new(),

@@ -541,7 +541,7 @@ impl Session {
             Some(0) => self.show.note("its backups are deleted with it"),
             Some(days) => {
                 let days = counted(days, "day");
-                let note = format!("its backups stay for {days} after that");
+                let note = format!("its backups stay for {days} after the deletion");
                 self.show.note(&note);
             }
             None => {}

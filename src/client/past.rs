@@ -33,7 +33,11 @@ impl Session {
     pub(super) fn task(&self, recipe: &Value) -> String {
         let [name, status] = ["name", "status"].map(|field| text(recipe, field));
         let (at, by) = (self.time(&recipe["updated_at"]), asked_by(recipe));
-        format!("{name}: {status}, {at}, asked for by {by}")
+        let since = match status == "running" || status == "waiting" {
+            true => "as of ",
+            false => "",
+        };
+        format!("{name}: {status}, {since}{at}, asked for by {by}")
     }
 
     /// Which backup an instance was restored from, in words.

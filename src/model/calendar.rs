@@ -134,7 +134,7 @@ impl Calendar<'_> {
             ("With later on-demand backups", &self.later),
             ("With later imported backups", &self.imported),
             ("After a newer backup", &self.awaiting),
-            ("When you untick “Keep it”", &self.pinned),
+            ("Kept until you untick “Keep it”", &self.pinned),
         ]
     }
 }

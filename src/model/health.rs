@@ -372,8 +372,8 @@ fn of_members(seen: Option<&Observation>, database: &DatabaseWatch) -> Health {
         (HealthState::Down, message)
     } else if serving < all {
         let message = format!(
-            "Since {at} {serve}; {} {not}. It can be used; the broker starts a member again when its \
-             process ends.",
+            "Since {at} {serve}; {} {not}. It can be used. The broker starts a member again when its \
+             process ends. If this lasts, tell the broker's operator.",
             silent.join(", ")
         );
         (HealthState::Degraded, message)

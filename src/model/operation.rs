@@ -13,6 +13,7 @@ use super::{
     period::BackupKind,
     prefix::PrefixRestore,
     repair::Repair,
+    size::size,
     trouble::Trouble,
     update::Change,
     wait::Wait,
@@ -393,17 +394,15 @@ impl fmt::Display for Progress {
         let step = (self.steps_done + 1).min(self.steps_total);
         write!(f, "{} (step {step} of {})", self.step, self.steps_total)?;
         if self.bytes_total > 0 {
-            let (done, total) = (mebibytes(self.bytes_done), mebibytes(self.bytes_total));
-            write!(f, ", {done} of {total} MiB")?;
+            write!(
+                f,
+                ", {} of {}",
+                size(self.bytes_done),
+                size(self.bytes_total)
+            )?;
         }
         Ok(())
     }
-}
-
-/// In the unit of quotas: 1 MiB is 2^20 bytes.
-fn mebibytes(bytes: u64) -> String {
-    let tenths = u128::from(bytes) * 10 / (1024 * 1024);
-    format!("{}.{}", tenths / 10, tenths % 10)
 }
 
 /// What a restore was accepted with. It stands on its own, so that the source may go away.
@@ -543,7 +542,7 @@ mod tests {
         };
         assert_eq!(
             progress.to_string(),
-            "Taking the snapshot (step 2 of 4), 1.2 of 2.0 MiB"
+            "Taking the snapshot (step 2 of 4), 1.2 MiB of 2.0 MiB"
         );
         progress.steps_done = 4;
         progress.bytes_total = 0;

@@ -233,6 +233,19 @@ pub fn replaced_by_next(backups: &[Backup], on_demand_kept: u32) -> Vec<&Backup>
     counted.into_iter().skip(stay).collect()
 }
 
+/// How many more of a kind of which only so many are `kept` must be complete until this one of it goes. Those that are
+/// pinned do not count.
+pub fn goes_after(backup: &Backup, backups: &[Backup], kept: usize) -> usize {
+    let is_newer = |b: &&Backup| {
+        b.kind == backup.kind
+            && b.state == BackupState::Complete
+            && !b.pinned
+            && b.order() > backup.order()
+    };
+    let newer = backups.iter().filter(is_newer).count();
+    kept.saturating_sub(newer).max(1)
+}
+
 /// Whether the row of a backup that holds no bytes is forgotten: it failed, or was removed, long
 /// enough ago.
 pub fn is_history(backup: &Backup, now: DateTime<Utc>) -> bool {

@@ -84,7 +84,7 @@ async fn a_user_without_a_platform_has_the_whole_story() {
     };
     assert!(listed.contains(id) && listed.contains(when), "{listed}");
     // It goes by no clock.
-    assert!(listed.trim_end().ends_with("newer one"), "{listed}");
+    assert!(listed.trim_end().ends_with("after 1 more"), "{listed}");
     source
         .put("after the backup", "x", None)
         .await

@@ -374,7 +374,7 @@ async fn what_a_backup_replaces_is_told_before() {
     );
     let pinned = user.does(&["pin", "db", &id]).await;
     assert!(
-        pinned.out.contains("expires:     when unpinned"),
+        pinned.out.contains("expires:     not while pinned"),
         "{pinned:?}"
     );
     let third = user.does(&["create-backup", "db", "-w"]).await;
@@ -384,7 +384,7 @@ async fn what_a_backup_replaces_is_told_before() {
         listed.contains(&format!("{id}: before the move")),
         "{listed}"
     );
-    assert!(listed.contains("when unpinned"), "{listed}");
+    assert!(listed.contains("not while pinned"), "{listed}");
     let newest = user.asks(&["backups", "db"]).await;
     let newest = text(&newest["backups"][0]["id"]).to_owned();
     assert_ne!(newest, id);

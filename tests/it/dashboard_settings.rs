@@ -235,7 +235,7 @@ async fn operators_delete_in_the_platform_s_place_and_nobody_deletes_what_is_pro
     let deleted = send(&operator, "/deletion", sure).await;
     assert_eq!(deleted.status, StatusCode::SEE_OTHER, "{deleted:?}");
     let list = operator.get(deleted.header("location")).await.body;
-    assert!(list.contains("The deletion has begun."), "{list}");
+    assert!(list.contains("theirs is being deleted."), "{list}");
     let again = broker.delete_instance("db").await;
     assert!(
         [StatusCode::ACCEPTED, StatusCode::GONE].contains(&again.status),

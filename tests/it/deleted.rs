@@ -310,6 +310,16 @@ async fn pages_say_what_is_left_of_what_was_deleted() {
         "{gone:?}"
     );
     assert!(gone.body.ends_with(parameters), "{gone:?}");
+    // An operator who comes to its address later is told the same.
+    let later = operator.get("/dashboard/instances/copy/backups").await;
+    assert_eq!(later.status, StatusCode::NOT_FOUND, "{later:?}");
+    for told in [
+        "copy was deleted",
+        "backups of it are kept until ",
+        "nav-deleted",
+    ] {
+        assert!(later.body.contains(told), "{told}: {later:?}");
+    }
     let source = operator.get("/dashboard/instances/i").await.body;
     let restored = between(&source, "id=\"restored\"", "</section>");
     assert!(

@@ -42,7 +42,7 @@ use crate::{
         origin::Origin,
         period::BackupKind,
         proof::{Evidence, Standing},
-        retention::{Rules, expires_at, replaced_by_next},
+        retention::{Rules, expires_at, goes_after, replaced_by_next},
         sentence::capitalized,
         session::Session,
         size::size,
@@ -646,18 +646,21 @@ fn expiry(view: &InstanceView, backup: &Backup) -> (Option<Moment>, Cow<'static,
     if let Some(end) = expires_at(backup, &view.timetable).filter(|_| !backup.pinned) {
         return (Some(Moment::new(end, view.now)), "".into());
     }
-    let text = match (backup.state, view.kept.on_demand) {
-        (BackupState::Complete, _) if backup.kind == BackupKind::Imported && !backup.pinned => {
-            format!("when {IMPORTED_BACKUPS_MAX} newer imported backups are complete").into()
-        }
-        (BackupState::Complete, _) if backup.pinned => "when you untick “Keep it”".into(),
-        (BackupState::Complete, 1) => "with the next complete on-demand backup".into(),
-        (BackupState::Complete, kept) => {
-            format!("when {kept} newer on-demand backups are complete").into()
-        }
-        _ => "it holds no bytes".into(),
+    if backup.state != BackupState::Complete {
+        return (None, "It holds no bytes".into());
+    }
+    if backup.pinned {
+        return (None, "Kept while “Keep it” is ticked".into());
+    }
+    let (kept, kind) = match backup.kind {
+        BackupKind::Imported => (IMPORTED_BACKUPS_MAX, "imported"),
+        _ => (view.kept.on_demand as usize, "on-demand"),
     };
-    (None, text)
+    let text = match goes_after(backup, &view.backups, kept) {
+        1 => format!("Expires with the next complete {kind} backup"),
+        more => format!("Expires when {more} more {kind} backups are complete"),
+    };
+    (None, text.into())
 }
 
 /// What goes when one more on-demand backup is complete, as a sentence.

@@ -18,13 +18,14 @@ use super::{
     AUDIT, Answer, Api, CLUSTERS, INSTANCES, LATE_BACKUPS, OPERATIONS,
     error::PageError,
     form_of, parameters_of_latest, path_of,
-    shell::{Shell, answer},
+    shell::{Shell, answer, note},
 };
 use crate::{
     broker::{BrokerError, Fate, Left, SignInWay, SignedIn, read_only},
     caller::Caller,
     http::{
         error::HttpError,
+        id::{PathId as _, path_id},
         origin::ClientAddress,
         request::{Form, query},
     },
@@ -67,10 +68,17 @@ pub async fn guard<B: MessageBody + 'static>(
         // What only reads is in no audit, and pages are read again and again.
         Ok(Some(session)) if request.method().is_safe() => {
             let fate = fate_of(&api, request.headers());
+            let of = session.clone();
             request.extensions_mut().insert(session);
             let response = next.call(request).await?;
-            let is_gone = response.status() == StatusCode::NOT_FOUND;
-            return Ok(match if is_gone { fate.await } else { None } {
+            if response.status() != StatusCode::NOT_FOUND {
+                return Ok(response.map_into_left_body());
+            }
+            let told = match fate.await {
+                None => gone(&api, &of, response.request()).await,
+                told => told,
+            };
+            return Ok(match told {
                 Some(told) => response.into_response(told).map_into_right_body(),
                 None => response.map_into_left_body(),
             });
@@ -129,6 +137,26 @@ fn fate_of(
         response.insert_header((FATE, told));
         Some(response.content_type(ContentType::plaintext()).body(more))
     }
+}
+
+/// What an operator is shown at the address of an instance that was deleted; none for all others.
+async fn gone(api: &Api, session: &Session, request: &HttpRequest) -> Option<HttpResponse> {
+    let is_of_instance = request.match_info().get(InstanceId::PLACE).is_some();
+    if session.scope != Scope::Operator || !is_of_instance {
+        return None;
+    }
+    let id = path_id(request).ok()?;
+    let gone = match api.broker.fates.of_id(id).await {
+        Ok(gone) => gone?,
+        Err(error) => return Some(PageError::from(error).error_response()),
+    };
+    let title = format!("{} was deleted", gone.name);
+    let shell = Shell::signed_in(title, &api.broker, session);
+    Some(note(
+        StatusCode::NOT_FOUND,
+        shell,
+        &what_is_left(Some(gone.left)),
+    ))
 }
 
 /// What the page of an instance that is gone says of its backups.

@@ -10,7 +10,7 @@ use super::{
     Answer, Api, INSTANCES,
     operator::{Choice, Count, address, counts, page_number},
     path_of,
-    shell::{Shell, answer, said},
+    shell::{Shell, answer, deletion_asked, is_being_deleted},
     show::{Moment, counted, dates_whole},
     state::{Label, label_of_health},
 };
@@ -181,7 +181,10 @@ pub async fn page(
     let mut shell = Shell::signed_in("All instances", &api.broker, &session);
     shell.here = "instances";
     shell.follows = true;
-    shell.said = said(&request);
+    shell.said = deletion_asked(&request).and_then(|id| {
+        let of = estate.instances.iter().find(|of| of.instance.id == id)?;
+        Some(is_being_deleted(of.name()))
+    });
     shell.awaits = waits;
     let page = InstancesPage {
         shell,

@@ -13,7 +13,7 @@ use super::{
     history::{Drawing, drawings},
     id::Id,
     path_of,
-    shell::{Shell, Subject, answer, said},
+    shell::{Shell, Subject, answer, deletion_asked, is_being_deleted},
     show::{Moment, counted, dates_whole, duration},
     state::{Label, label_of_alert, label_of_health, label_of_task},
 };
@@ -37,6 +37,7 @@ use crate::{
         period::BackupKind,
         session::{Scope, Session},
         size::size,
+        trouble::Moment as Exact,
     },
 };
 
@@ -222,7 +223,7 @@ pub async fn page(
     let healths: Vec<Health> = healths.into_iter().map(|(_, health)| health).collect();
     let history = api.broker.histories.of(&view.of).await?;
     let mut page = overview(&api.broker, &session, &view, &healths, &history);
-    page.shell.said = said(&request);
+    page.shell.said = deletion_asked(&request).and_then(|id| what_became_of(&view, &id));
     Ok(answer(StatusCode::OK, &page))
 }
 
@@ -681,4 +682,22 @@ fn deleted_restore(of: &DeletedInstance, now: DateTime<Utc>) -> DeletedRestore {
         name: of.name.clone().unwrap_or_else(|| of.instance.to_string()),
         deleted: Moment::new(of.deleted_at, now),
     }
+}
+
+/// What became of an instance that was restored from this one, and whose deletion was asked for.
+fn what_became_of(view: &InstanceView, restored: &InstanceId) -> Option<String> {
+    let goes = view.restores.iter().find(|of| of.instance.id == *restored);
+    if let Some(of) = goes {
+        let name = of.instance.name.as_deref();
+        return Some(is_being_deleted(name.unwrap_or(restored.as_str())));
+    }
+    let gone = view
+        .deleted_restores
+        .iter()
+        .find(|of| of.instance == *restored)?;
+    let name = gone.name.as_deref().unwrap_or(restored.as_str());
+    let until = Exact(gone.kept_until);
+    Some(format!(
+        "{name} was deleted. Its backups are kept until {until}."
+    ))
 }

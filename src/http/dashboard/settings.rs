@@ -12,7 +12,7 @@ use super::{
     form_of,
     id::Id,
     path_of,
-    shell::{DELETION_BEGUN, Shell, answer},
+    shell::{Shell, after_deletion_of, answer},
     show::{Moment, counted},
     update,
 };
@@ -431,12 +431,12 @@ async fn delete_by(api: &Api, session: &Session, id: InstanceId, payload: web::P
         let reason = "Nothing was deleted: the name that was typed is not the instance's.";
         return Err(HttpError::bad_request(reason).into());
     }
-    api.broker.settings.delete(session, id).await?;
+    api.broker.settings.delete(session, id.clone()).await?;
     // Where the instance is listed until it is gone.
     let source = view.of.source.as_ref().filter(|_| view.reaches_source);
     Ok(see_other(&match source {
-        Some(source) => format!("{}?{DELETION_BEGUN}", path_of(&source.of.instance)),
-        None if session.scope == Scope::Operator => format!("{INSTANCES}?{DELETION_BEGUN}"),
+        Some(source) => after_deletion_of(&id, &path_of(&source.of.instance)),
+        None if session.scope == Scope::Operator => after_deletion_of(&id, INSTANCES),
         None => "/dashboard".to_owned(),
     }))
 }
@@ -465,7 +465,7 @@ fn fits(sizes: &Sizes) -> String {
     let most = match &sizes.why {
         Some(why) => {
             let why = why.trim_end_matches('.');
-            format!("It can have {most} at most now: {why}.")
+            format!("It can have {most} at most now. One more is refused: {why}.")
         }
         None => format!("It can have {most} at most."),
     };

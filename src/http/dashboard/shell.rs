@@ -11,6 +11,7 @@ use crate::{
     broker::{Broker, InstanceView},
     http::request::query,
     model::{
+        ids::InstanceId,
         limits::{PAGE_FOLLOWED_EVERY, PAGE_REFRESHED_EVERY},
         session::{Scope, Session},
     },
@@ -34,21 +35,30 @@ pub struct Shell {
     /// answer to a form shows once.
     pub follows: bool,
     /// What became of a form on another page that led here.
-    pub said: Option<&'static str>,
+    pub said: Option<String>,
     /// When it was made, in milliseconds since 1970: the page's times count on from there.
     pub now: Option<i64>,
     /// Where the assets are.
     pub assets: assets::Paths,
 }
 
-/// What the address of a page has that one comes to after a deletion was asked for.
-pub const DELETION_BEGUN: &str = "deletion=begun";
-
-/// What a page says of the form that led there, as its address tells.
-pub fn said(request: &HttpRequest) -> Option<&'static str> {
-    let is_begun = query(request, "deletion").as_deref() == Some("begun");
-    is_begun.then_some("The deletion has begun. The instance stays in the list until it is gone.")
+/// The address of a page that one comes to after the deletion of an instance was asked for: it says how far that is.
+pub fn after_deletion_of(instance: &InstanceId, page: &str) -> String {
+    format!("{page}?{DELETED}={}", instance.in_path())
 }
+
+/// The instance whose deletion was asked for before one came to a page.
+pub fn deletion_asked(request: &HttpRequest) -> Option<InstanceId> {
+    query(request, DELETED)?.parse().ok()
+}
+
+/// What a page says of a deletion that goes on.
+pub fn is_being_deleted(name: &str) -> String {
+    format!("{name} is being deleted.")
+}
+
+/// By what an address names the instance whose deletion was asked for.
+const DELETED: &str = "deleted";
 
 /// The instance that a page is about.
 pub struct Subject {
@@ -192,6 +202,16 @@ pub fn error_page(status: StatusCode, message: &str) -> HttpResponse {
         shell: Shell::new(title),
         message,
         advice,
+    };
+    answer(status, &page)
+}
+
+/// A page that says one thing to a visitor, where there is nothing else to show.
+pub fn note(status: StatusCode, shell: Shell, message: &str) -> HttpResponse {
+    let page = ErrorPage {
+        shell,
+        message,
+        advice: "",
     };
     answer(status, &page)
 }

@@ -197,8 +197,8 @@ fn each_word_says_what_since_when_and_what_to_do() {
     );
     assert_eq!(
         told.message,
-        "Since 2023-11-14 22:14:20 UTC only 2 of 3 members serve; m1 does not. It can be used; the broker \
-         starts a member again when its process ends."
+        "Since 2023-11-14 22:14:20 UTC only 2 of 3 members serve; m1 does not. It can be used. The broker \
+         starts a member again when its process ends. If this lasts, tell the broker's operator."
     );
     let told = of(&ready, &database(), Some(&seen(&[Full, Serves, Serves])));
     assert_eq!(told.state, HealthState::ReadOnly);
