@@ -497,7 +497,8 @@ impl TestBroker {
         self.end_of(&path).await
     }
 
-    /// Polls until an operation has ended.
+    /// Polls until an operation has ended. A broker whose store does not answer in time says when to ask again, and
+    /// is asked again, as platforms do.
     pub async fn end_of(&self, path: &str) -> Value {
         eventually(&format!("the end of {path}"), || async {
             let answer = answer(self.osb(Method::GET, path)).await;
@@ -505,6 +506,9 @@ impl TestBroker {
                 StatusCode::GONE => Some(json!({ "state": "gone" })),
                 StatusCode::OK if answer.body["state"] == "in progress" => None,
                 StatusCode::OK => Some(answer.body),
+                StatusCode::SERVICE_UNAVAILABLE if answer.headers.contains_key("retry-after") => {
+                    None
+                }
                 _ => panic!("{path}: {answer:?}"),
             }
         })

@@ -92,7 +92,7 @@ async fn a_database_is_scaled_protected_and_what_was_restored_renamed_and_delete
     page.tab_to(
         "choice",
         "I know that a platform may be waiting to delete it: without protection this instance may be \
-         gone at once, with its data and backups.",
+         gone at once, with its data.",
     )
     .await;
     page.press([SPACE]).await;

@@ -55,7 +55,11 @@ async fn the_server_s_certificate_is_checked_and_its_connections_are_as_many_as_
     });
     broker.start_again().await;
     let seen = connections(&inside);
-    assert_eq!(seen.len(), 3, "two that read and one that writes: {seen:?}");
+    assert_eq!(
+        seen.len(),
+        4,
+        "two that read, one that decides, one for heartbeats: {seen:?}"
+    );
     assert!(
         seen.iter().all(|one| one.ssl && one.name == "mine"),
         "{seen:?}"
