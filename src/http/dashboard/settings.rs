@@ -647,7 +647,8 @@ mod tests {
         );
         assert_eq!(
             fits(&sizes(Some(1), 5, Some("its space may have no more"))),
-            "The data fits into 1 unit. It can have 5 units at most now: its space may have no more."
+            "The data fits into 1 unit. It can have 5 units at most now. One more is refused: its space may have no \
+             more."
         );
         assert_eq!(
             fits(&sizes(None, 1, None)),
