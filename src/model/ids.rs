@@ -80,11 +80,16 @@ macro_rules! own_id {
         pub struct $name(String);
 
         impl $name {
-            /// A new id: the second of `now` in front, so that ids sort by age, then 64 random bits.
+            /// A new id: `now` in front, so that ids sort by age, then 48 random bits. The time is its second in
+            /// four bytes, as in ids of the Compose API, and in two more the part of the second that has passed,
+            /// in steps of 15 µs.
             pub fn generate(now: DateTime<Utc>) -> Self {
                 let seconds = u32::try_from(now.timestamp()).unwrap_or(u32::MAX);
-                let (random, _) = uuid::Uuid::new_v4().as_u64_pair();
-                Self(format!("{seconds:08x}{random:016x}"))
+                // A leap second is told as more than the whole of the one before it.
+                let part = (u64::from(now.timestamp_subsec_nanos()) << 16) / 1_000_000_000;
+                let part = u16::try_from(part).unwrap_or(u16::MAX);
+                let (_, random) = uuid::Uuid::new_v4().as_u64_pair();
+                Self(format!("{seconds:08x}{part:04x}{:012x}", random & 0xffff_ffff_ffff))
             }
 
             /// When it was made, to the second.
@@ -209,10 +214,20 @@ mod tests {
 
     #[test]
     fn own_ids_are_24_hex_digits_and_sort_by_age() {
-        let at = |s| DateTime::from_timestamp(s, 0).expect("a valid time");
-        let older = BackupId::generate(at(1_700_000_000));
-        let newer = BackupId::generate(at(1_700_000_001));
-        assert!(older < newer);
+        let at = |s, nanos| DateTime::from_timestamp(s, nanos).expect("a valid time");
+        let older = BackupId::generate(at(1_700_000_000, 0));
+        for newer in [
+            at(1_700_000_000, 1_000_000),
+            at(1_700_000_000, 999_999_999),
+            at(1_700_000_001, 0),
+        ] {
+            let id = BackupId::generate(newer);
+            assert!(older < id, "{newer}");
+            assert_eq!(id.made_at().timestamp(), newer.timestamp());
+        }
+        // 23:59:60, a leap second.
+        let last = BackupId::generate(at(1_700_000_039, 1_500_000_000));
+        assert!(last < BackupId::generate(at(1_700_000_040, 0)));
         assert_eq!(older.as_str().parse::<BackupId>(), Ok(older));
         assert_eq!("../../etc/passwd".parse::<BackupId>(), Err(IdError::NotHex));
         assert_eq!(

@@ -181,9 +181,9 @@ impl Chromium {
 
     // ---- what is there ----
 
-    /// All text of the page that can be seen.
+    /// All text of the page that can be seen; none while another page is on its way.
     pub async fn text(&self) -> String {
-        let all = self.eval("document.body.innerText").await;
+        let all = self.eval("document.body?.innerText").await;
         all.as_str().unwrap_or_default().to_owned()
     }
 
