@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep};
 
-use super::{Outcome, Step, StepError, Work, healing, members};
+use super::{OpenDeployment, Outcome, Step, StepError, Work, healing, members};
 use crate::{
     engine::{Issue, Seed},
     model::{
         backup::{Manifest, SnapshotContent},
-        deployment::{Access, Deployment, DeploymentSecrets, Site},
+        deployment::{Access, Deployment},
         ids::DeploymentId,
         limits::{AGREEMENT_POLL, DAMAGED_ENDS_MIN, upload::ENDS_AGAIN_WITHIN},
         proof,
@@ -41,34 +41,11 @@ async fn clean_up(work: Arc<Work>) -> Result<Outcome, StepError> {
     Outcome::done()
 }
 
-/// What a backup was restored into. Nobody but the broker enters it.
-pub struct Aside {
-    deployment: Deployment,
-    secrets: DeploymentSecrets,
-}
-
-impl Aside {
-    /// It, for the engine.
-    pub fn site(&self) -> Site<'_> {
-        Site::with_access(&self.deployment, &self.secrets, Access::Certificates)
-    }
-
-    /// Takes the snapshot that it was made of from the stage.
-    async fn unstage(&self, work: &Work) -> Result<(), StepError> {
-        let of = &self.deployment;
-        let staged = work.engine(of)?.profile().snapshot_file;
-        let provisioner = &work.cluster(of)?.provisioner;
-        Ok(provisioner.unstage(&of.id, staged).await?)
-    }
-
-    /// What the snapshot holds that it was made of, which is on the stage.
-    pub async fn take_stock(&self, work: &Work) -> Result<SnapshotContent, StepError> {
-        let of = &self.deployment;
-        let engine = work.engine(of)?;
-        let staged = engine.profile().snapshot_file;
-        let bench = work.cluster(of)?.provisioner.as_ref();
-        Ok(engine.take_stock(self.site(), staged, bench).await?)
-    }
+/// What the snapshot holds that is on the stage, and that `aside` was made of.
+pub async fn take_stock(aside: &OpenDeployment) -> Result<SnapshotContent, StepError> {
+    let (staged, bench) = (aside.profile().snapshot_file, aside.provisioner().as_ref());
+    let found = aside.engine.take_stock(aside.site(), staged, bench);
+    Ok(found.await?)
 }
 
 /// The versions of a deployment's engine on its cluster, oldest first.
@@ -95,15 +72,17 @@ pub fn own_version(
     }))
 }
 
-/// Restores a backup into a member of `version` on the cluster of `beside`, and waits until it serves.
+/// Restores a backup into a member of `version` on the cluster of `beside`, and waits until it serves. Nobody but the
+/// broker enters it.
 pub async fn restore(
     work: &Work,
     beside: &Deployment,
     manifest: &Manifest,
     version: Version,
-) -> Result<Aside, StepError> {
+) -> Result<OpenDeployment, StepError> {
     let restored = restore_from(work, beside, manifest, version, None).await?;
-    restored.unstage(work).await?;
+    let (id, staged) = (&restored.deployment.id, restored.profile().snapshot_file);
+    restored.provisioner().unstage(id, staged).await?;
     Ok(restored)
 }
 
@@ -114,7 +93,7 @@ pub async fn restore_from(
     manifest: &Manifest,
     version: Version,
     snapshot: Option<ByteStream>,
-) -> Result<Aside, StepError> {
+) -> Result<OpenDeployment, StepError> {
     let aside = without_member(work, beside, manifest, version)?;
     let engine = work.engine(&aside)?;
     let provisioner = &work.cluster(&aside)?.provisioner;
@@ -142,16 +121,13 @@ pub async fn restore_from(
     let now = work.parts.clock.now();
     let certificates = Certificates::new(now, &work.parts.certificate_life);
     let secrets = engine.secrets(&aside, Issue::First, &certificates, now)?;
-    let restored = Aside {
-        deployment: aside,
-        secrets,
-    };
-    for server in engine.servers(restored.site()) {
+    let restored = work.with_secrets(aside, secrets)?;
+    let restored = restored.with_access(Access::Certificates);
+    for server in restored.servers() {
         has_claim(work).await?;
         provisioner.start(&server).await?;
     }
-    let (of, secrets) = (&restored.deployment, &restored.secrets);
-    members::await_ready(work, of, secrets, Access::Certificates).await?;
+    members::await_ready(work, &restored).await?;
     Ok(restored)
 }
 

@@ -12,7 +12,6 @@ use crate::{
     engine::Description,
     model::{
         backup::{Backup, Manifest, SnapshotContent, StoredSnapshot},
-        deployment::Site,
         operation::Operation,
         period::BackupKind,
         proof, retention,
@@ -112,10 +111,9 @@ pub(super) fn mark_running(conn: &mut Conn<'_>, operation: &Operation) -> Result
 
 async fn snapshot(work: Arc<Work>) -> Result<Outcome, StepError> {
     let backup = backup(&work).await?;
-    let (deployment, secrets) = work.allocated().await?;
-    let engine = work.engine(&deployment)?;
+    let opened = work.opened().await?;
     let started_at = work.parts.clock.now();
-    let snapshot = engine.snapshot(Site::new(&deployment, &secrets)).await?;
+    let snapshot = opened.engine.snapshot(opened.site()).await?;
     work.parts.backups.room_for(snapshot.bytes_expected).await?;
     work.meter.begin(snapshot.bytes_expected);
     let meter = work.meter.clone();
@@ -160,31 +158,22 @@ async fn open_and_describe(
     backup: &Backup,
     taken: &Taken,
 ) -> Result<Outcome, StepError> {
-    let (deployment, secrets) = work.allocated().await?;
-    let engine = work.engine(&deployment)?;
-    let provisioner = &work.cluster(&deployment)?.provisioner;
+    let opened = work.opened().await?;
+    let (id, provisioner) = (&opened.deployment.id, opened.provisioner());
     let bytes = taken.stored.snapshot_bytes;
     let (of, key) = (Identity::from(backup), taken.sealed_key.as_deref());
-    let opened = work.parts.backups.open_taken(&of, &taken.stored, key).await;
-    let stored = match opened {
+    let stored = work.parts.backups.open_taken(&of, &taken.stored, key);
+    let stored = match stored.await {
         Err(BackupStoreError::KeyMissing { key, .. }) => return Ok(without_key(&key)),
-        opened => opened?,
+        stored => stored?,
     };
     let content = work.meter.count(bytes, stored);
     let file = staged_name(backup);
-    provisioner
-        .stage(&deployment.id, &file, bytes, content)
-        .await?;
-    let known = taken.content.as_ref();
-    let found = engine
-        .describe(
-            Site::new(&deployment, &secrets),
-            &file,
-            known,
-            provisioner.as_ref(),
-        )
-        .await?;
-    provisioner.unstage(&deployment.id, &file).await?;
+    provisioner.stage(id, &file, bytes, content).await?;
+    let (known, bench) = (taken.content.as_ref(), provisioner.as_ref());
+    let found = opened.engine.describe(opened.site(), &file, known, bench);
+    let found = found.await?;
+    provisioner.unstage(id, &file).await?;
     match found {
         Description::Content(content) => Outcome::with(&content),
         Description::Unknown(reason) => Ok(Outcome::StartOver(reason)),
@@ -247,7 +236,7 @@ pub(super) async fn write_manifest(
     manifest: Manifest,
     taken: Taken,
 ) -> Result<Outcome, StepError> {
-    let (_, secrets) = work.allocated().await?;
+    let secrets = work.opened().await?.secrets;
     // Beside the object only: the broker itself needs no credentials of the past, and a key that stands in
     // one place alone is gone with it.
     let sealed = work.seal(&manifest.seal_context(), &secrets)?;

@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Definition, Ending, Outcome, Step, StepError, Work};
+use super::{Definition, Ending, OpenDeployment, Outcome, Step, StepError, Work};
 use crate::{
     engine::{DatabaseUser, UserChange},
     model::{
@@ -14,7 +14,6 @@ use crate::{
             AUTHORITIES, BindParameters, Binding, BindingSecrets, BindingState, IssuedCredentials,
             add_addresses, endpoints,
         },
-        deployment::{Deployment, DeploymentSecrets, Site},
         instance::dashboard_url,
         secret::Secret,
     },
@@ -73,11 +72,10 @@ async fn existing_binding(work: &Work) -> Result<Binding, StepError> {
 
 async fn add_user(work: Arc<Work>) -> Result<Outcome, StepError> {
     let binding = existing_binding(&work).await?;
-    let (deployment, secrets) = work.allocated().await?;
+    let opened = work.opened().await?;
     let user = user_of(&work, &binding)?;
-    work.engine(&deployment)?
-        .change_user(Site::new(&deployment, &secrets), UserChange::Add(&user))
-        .await?;
+    let change = UserChange::Add(&user);
+    opened.engine.change_user(opened.site(), change).await?;
     Outcome::done()
 }
 
@@ -99,12 +97,12 @@ fn database_user(binding: &Binding, own: &BindingSecrets) -> Result<DatabaseUser
 
 async fn issue(work: Arc<Work>) -> Result<Outcome, StepError> {
     let binding = existing_binding(&work).await?;
-    let (deployment, secrets) = work.allocated().await?;
+    let opened = work.opened().await?;
     let own: BindingSecrets = work.open(&binding.secrets_context(), &binding.sealed_secrets)?;
     let user = database_user(&binding, &own)?;
     // Backups hold every key, so a user who may not read all of them must not have them either.
     let token = (!user.rights.are_limited()).then_some(&own.token);
-    let issued = credentials(&work, &deployment, &secrets, &user, token)?;
+    let issued = credentials(&work, &opened, &user, token)?;
     Outcome::with(&Issued {
         sealed_credentials: work.seal(&binding.credentials_context(), &issued)?,
         token_fingerprint: token.map(|token| seal::fingerprint(token.expose())),
@@ -115,17 +113,16 @@ async fn issue(work: Arc<Work>) -> Result<Outcome, StepError> {
 /// that may administer the instance.
 fn credentials(
     work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
+    opened: &OpenDeployment,
     user: &DatabaseUser,
     token: Option<&Secret>,
 ) -> Result<IssuedCredentials, StepError> {
-    let profile = work.engine(deployment)?.profile();
+    let (deployment, profile) = (&opened.deployment, opened.profile());
     let mut fields = json!({
         "db_type": deployment.engine,
         "name": deployment.name,
         "deployment_id": deployment.id,
-        AUTHORITIES: BASE64.encode(secrets.trusted()),
+        AUTHORITIES: BASE64.encode(opened.secrets.trusted()),
         "maps": [],
     });
     if let Some(token) = token {
@@ -154,14 +151,9 @@ pub async fn remove_user(work: &Work) -> Result<Outcome, StepError> {
     if work.deployment().await?.members.is_empty() {
         return Outcome::done();
     }
-    let (deployment, secrets) = work.allocated().await?;
-    let engine = work.engine(&deployment)?;
-    engine
-        .change_user(
-            Site::new(&deployment, &secrets),
-            UserChange::Remove(&binding.database_user),
-        )
-        .await?;
+    let opened = work.opened().await?;
+    let change = UserChange::Remove(&binding.database_user);
+    opened.engine.change_user(opened.site(), change).await?;
     Outcome::done()
 }
 

@@ -4,12 +4,11 @@
 
 use std::sync::Arc;
 
-use super::{Definition, Ending, Outcome, Step, StepError, Work, relief, sizes};
+use super::{Definition, Ending, OpenDeployment, Outcome, Step, StepError, Work, relief, sizes};
 use crate::{
     engine::Relief,
     model::{
         defragment::{self, Storage},
-        deployment::{Deployment, DeploymentSecrets, Site},
         full::Need,
         observation::MemberObservation,
         origin::Origin,
@@ -43,34 +42,30 @@ async fn give_back(work: Arc<Work>) -> Result<Outcome, StepError> {
     let is_asked_for = work.operation.origin != Origin::Night;
     let mut done = Vec::new();
     loop {
-        let (deployment, secrets) = work.allocated().await?;
+        let opened = work.opened().await?;
         // No relief comes in between, and one that is closed is its affair.
-        let is_closed = deployment.closed_since.is_some();
-        if is_closed || relief::close_if_unsafe(&work, &deployment, &secrets).await? {
+        let is_closed = opened.deployment.closed_since.is_some();
+        if is_closed || relief::close_if_unsafe(&work, &opened).await? {
             return Outcome::done();
         }
-        let seen = all_serve(&work, &deployment, &secrets).await?;
+        let seen = all_serve(&opened).await?;
         let Some(place) = defragment::next(&seen, &done, is_asked_for) else {
             return Outcome::done();
         };
-        room_for_one(&work, &deployment, &seen[place]).await?;
-        let engine = work.engine(&deployment)?;
-        engine
-            .relieve(Site::new(&deployment, &secrets), Relief::GiveBackOf(place))
-            .await?;
+        room_for_one(&opened, &seen[place]).await?;
+        let relief = Relief::GiveBackOf(place);
+        opened.engine.relieve(opened.site(), relief).await?;
         done.push(place);
     }
 }
 
 /// A database that was full takes writes again where there is room now.
 async fn clear_alarms(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (deployment, secrets) = work.allocated().await?;
-    let fullness = sizes::fullness(&work, &deployment, &secrets).await?;
+    let opened = work.opened().await?;
+    let fullness = sizes::fullness(&work, &opened).await?;
     if !fullness.is_closed && fullness.need() == Some(Need::Open) {
-        let engine = work.engine(&deployment)?;
-        engine
-            .relieve(Site::new(&deployment, &secrets), Relief::ClearAlarms)
-            .await?;
+        let relief = Relief::ClearAlarms;
+        opened.engine.relieve(opened.site(), relief).await?;
     }
     Outcome::done()
 }
@@ -78,12 +73,11 @@ async fn clear_alarms(work: Arc<Work>) -> Result<Outcome, StepError> {
 /// Fails for good where one more file does not fit on the disk: an operation that waited for the disk would hold
 /// up backups and updates, and what is unused harms nobody.
 async fn room_for_one(
-    work: &Work,
-    deployment: &Deployment,
+    opened: &OpenDeployment,
     member: &MemberObservation,
 ) -> Result<(), StepError> {
     let bytes = Storage::of_member(member).map_or(0, Storage::written);
-    match work.cluster(deployment)?.provisioner.room_for(bytes).await {
+    match opened.provisioner().room_for(bytes).await {
         Err(error @ ProvisionerError::DiskFull { .. }) => {
             Err(StepError::last(StepError::from(error).to_string()))
         }
@@ -92,15 +86,8 @@ async fn room_for_one(
 }
 
 /// What the members say; fails while one of them does not serve.
-async fn all_serve(
-    work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
-) -> Result<Vec<MemberObservation>, StepError> {
-    let seen = work
-        .engine(deployment)?
-        .observe(Site::new(deployment, secrets))
-        .await?;
+async fn all_serve(opened: &OpenDeployment) -> Result<Vec<MemberObservation>, StepError> {
+    let seen = opened.engine.observe(opened.site()).await?;
     match seen.iter().find(|member| !member.serves()) {
         None => Ok(seen),
         Some(down) => Err(StepError::passing(format!(

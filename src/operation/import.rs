@@ -8,8 +8,7 @@
 use std::sync::Arc;
 
 use super::{
-    Definition, Ending, Outcome, Step, StepError, Work,
-    aside::{self, Aside},
+    Definition, Ending, OpenDeployment, Outcome, Step, StepError, Work, aside,
     backup::{self, Taken},
     prune,
 };
@@ -137,7 +136,7 @@ async fn restore_aside(work: Arc<Work>) -> Result<Outcome, StepError> {
     };
     let restored = restore(&work, &deployment, &manifest, (version, snapshot)).await;
     let found = match restored {
-        Ok(restored) => restored.take_stock(&work).await,
+        Ok(restored) => aside::take_stock(&restored).await,
         Err(error) => Err(error),
     };
     aside::remove(&work, &deployment).await?;
@@ -165,8 +164,8 @@ async fn restore_into_own(work: Arc<Work>) -> Result<Outcome, StepError> {
     let restored = restore(&work, &deployment, &manifest, (own, snapshot)).await;
     let proved = match restored {
         Ok(restored) => {
-            let proved = work.engine(&deployment)?;
-            let proved = proved.prove(restored.site(), &manifest.content).await;
+            let (engine, site) = (&restored.engine, restored.site());
+            let proved = engine.prove(site, &manifest.content).await;
             proved.map_err(StepError::from)
         }
         Err(error) => Err(error),
@@ -195,7 +194,7 @@ async fn restore(
     deployment: &Deployment,
     manifest: &Manifest,
     (version, snapshot): (Version, ByteStream),
-) -> Result<Aside, StepError> {
+) -> Result<OpenDeployment, StepError> {
     let snapshot = Some(snapshot);
     let restored = aside::restore_from(work, deployment, manifest, version, snapshot).await;
     let Err(StepError::Passing { message, source }) = restored else {

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::{StepError, Work, sizes};
+use super::{OpenDeployment, StepError, Work, sizes};
 use crate::{
     model::{
-        deployment::{Deployment, DeploymentSecrets, Site},
         limits::LIVENESS_INTERVAL,
         repair::{Silences, hang_patience, next_hung},
     },
@@ -16,9 +15,7 @@ use crate::{
 
 /// Watches over the members of one deployment.
 pub struct Vigil<'w> {
-    work: &'w Work,
-    deployment: &'w Deployment,
-    secrets: &'w DeploymentSecrets,
+    opened: &'w OpenDeployment,
     patience: Duration,
     silences: Silences,
     begun: Instant,
@@ -38,16 +35,10 @@ pub enum Seen {
 
 impl<'w> Vigil<'w> {
     /// Begins; what was before it does not count.
-    pub async fn begin(
-        work: &'w Work,
-        deployment: &'w Deployment,
-        secrets: &'w DeploymentSecrets,
-    ) -> Result<Self, StepError> {
-        let bytes = sizes::bytes_on_disk(work, deployment).await?;
+    pub async fn begin(work: &Work, opened: &'w OpenDeployment) -> Result<Self, StepError> {
+        let bytes = sizes::bytes_on_disk(opened).await?;
         Ok(Self {
-            work,
-            deployment,
-            secrets,
+            opened,
             patience: hang_patience(work.parts.hang_after, bytes),
             silences: Silences::default(),
             begun: Instant::now(),
@@ -71,14 +62,14 @@ impl<'w> Vigil<'w> {
             return Ok(self.seen());
         }
         self.asked = Some(now);
-        let (work, deployment) = (self.work, self.deployment);
-        let engine = work.engine(deployment)?;
-        let alive = engine.alive(Site::new(deployment, self.secrets)).await?;
-        let provisioner = &work.cluster(deployment)?.provisioner;
+        let (opened, deployment) = (self.opened, &self.opened.deployment);
+        let alive = opened.engine.alive(opened.site()).await?;
+        let provisioner = opened.provisioner();
         let observed = provisioner.observe(&deployment.id).await?;
         let signs = signs_of_life(deployment, &alive, &observed);
         let members = self.silences.note(now - self.begun, &signs);
-        let Some(hung) = next_hung(&members, engine.profile().members_needed, self.patience) else {
+        let needed = opened.profile().members_needed;
+        let Some(hung) = next_hung(&members, needed, self.patience) else {
             return Ok(self.seen());
         };
         let name = &deployment.members[hung].name;

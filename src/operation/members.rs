@@ -6,7 +6,7 @@ use futures::future::try_join_all;
 use tokio::time::Instant;
 
 use super::{
-    Outcome, StepError, Work, bind,
+    OpenDeployment, Outcome, StepError, Work, bind,
     liveness::{Seen, Vigil},
     sizes,
 };
@@ -16,7 +16,7 @@ use crate::{
         address::Address,
         alert::Incident,
         binding::BindingState,
-        deployment::{Access, Deployment, DeploymentSecrets, Member, Membership, Site},
+        deployment::{Access, Deployment, Member, Membership},
         limits::{
             AGREEMENT_POLL, CHANGE_WAIT, CRASH_WATCH, CRASHES_MAX, DAMAGED_ENDS_MIN,
             PLACE_TRIES_MAX, READY_TIMEOUT,
@@ -26,7 +26,7 @@ use crate::{
         repair::time_to_start,
         server::Server,
     },
-    provisioner::{ProcessState, Provisioner, ProvisionerError},
+    provisioner::{ProcessState, ProvisionerError},
     store,
 };
 
@@ -116,22 +116,19 @@ async fn reserve(work: &Work, placed: Deployment) -> Result<bool, StepError> {
     .await
 }
 
-/// Makes all members run with `access`, one after the other: a new member asks the others whether
+/// Makes all members run, one after the other: a new member asks the others whether
 /// it was there before, and waits a whole second for each that listens but does not serve yet. None
 /// waits for the one before to serve: this is for deployments that nobody uses.
-pub async fn start(work: &Work, access: Access) -> Result<(), StepError> {
-    let (deployment, secrets) = work.allocated().await?;
-    let provisioner = &work.cluster(&deployment)?.provisioner;
-    let engine = work.engine(&deployment)?;
-    let servers = engine.servers(Site::with_access(&deployment, &secrets, access));
+pub async fn start(opened: &OpenDeployment) -> Result<(), StepError> {
+    let (provisioner, servers) = (opened.provisioner(), opened.servers());
     if !provisioner.starts_in_turn() {
         let started = servers.iter().map(|server| provisioner.start(server));
         try_join_all(started).await?;
         return Ok(());
     }
-    for (server, member) in servers.iter().zip(&deployment.members) {
+    for (server, member) in servers.iter().zip(&opened.deployment.members) {
         provisioner.start(server).await?;
-        engine.listening(member).await;
+        opened.engine.listening(member).await;
     }
     Ok(())
 }
@@ -160,11 +157,8 @@ pub async fn open(work: &Work) -> Result<Outcome, StepError> {
 /// disks. Those that run with this `access` already were started since it was decided, and are left
 /// alone: large ones would never be ready if each try began from the beginning.
 pub async fn start_anew(work: &Work, access: Access) -> Result<(), StepError> {
-    let (deployment, secrets) = work.allocated().await?;
-    let provisioner = &work.cluster(&deployment)?.provisioner;
-    let servers =
-        work.engine(&deployment)?
-            .servers(Site::with_access(&deployment, &secrets, access));
+    let opened = work.opened().await?.with_access(access);
+    let provisioner = opened.provisioner();
     let stop = |server: Server| async move {
         if provisioner.runs_as(&server).await? {
             return Ok(());
@@ -172,67 +166,47 @@ pub async fn start_anew(work: &Work, access: Access) -> Result<(), StepError> {
         let (of, member) = (&server.deployment, &server.member);
         provisioner.stop(of, member, Duration::ZERO).await
     };
-    try_join_all(servers.into_iter().map(stop)).await?;
-    start(work, access).await?;
-    await_ready(work, &deployment, &secrets, access).await
+    try_join_all(opened.servers().into_iter().map(stop)).await?;
+    start(&opened).await?;
+    await_ready(work, &opened).await
 }
 
 /// Makes the members run as is decided for each of them. Those that do not run are started first,
 /// since they wait for each other; then one that has to be started anew serves again before the next
 /// one is touched.
-pub async fn start_as_decided(
-    work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
-) -> Result<(), StepError> {
-    let access = deployment.access();
-    let provisioner = &work.cluster(deployment)?.provisioner;
-    let servers = work
-        .engine(deployment)?
-        .servers(Site::with_access(deployment, secrets, access));
-    let observed = provisioner.observe(&deployment.id).await?;
+pub async fn start_as_decided(work: &Work, opened: &OpenDeployment) -> Result<(), StepError> {
+    let (provisioner, servers) = (opened.provisioner(), opened.servers());
+    let observed = provisioner.observe(&opened.deployment.id).await?;
     let runs = |name: &str| observed.iter().any(|m| m.member == name && m.running);
     for server in servers.iter().filter(|server| !runs(&server.member)) {
         provisioner.start(server).await?;
     }
     for server in &servers {
         provisioner.start(server).await?;
-        await_ready(work, deployment, secrets, access).await?;
+        await_ready(work, opened).await?;
     }
     Ok(())
 }
 
 /// Makes the members run as is decided for each of them, as far as they can: one whose data is gone
 /// is left to its repair. Waits for none.
-pub async fn start_what_can(
-    work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
-) -> Result<(), StepError> {
-    start_some(work, deployment, secrets, |_| true).await
+pub async fn start_what_can(opened: &OpenDeployment) -> Result<(), StepError> {
+    start_some(opened, |_| true).await
 }
 
 /// The same of those that do not run; the others are left alone, however they run.
-pub async fn start_stopped(
-    work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
-) -> Result<(), StepError> {
-    let provisioner = &work.cluster(deployment)?.provisioner;
-    let observed = provisioner.observe(&deployment.id).await?;
+pub async fn start_stopped(opened: &OpenDeployment) -> Result<(), StepError> {
+    let provisioner = opened.provisioner();
+    let observed = provisioner.observe(&opened.deployment.id).await?;
     let runs = |name: &str| observed.iter().any(|m| m.member == name && m.running);
-    start_some(work, deployment, secrets, |name| !runs(name)).await
+    start_some(opened, |name| !runs(name)).await
 }
 
 async fn start_some(
-    work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
+    opened: &OpenDeployment,
     is_one: impl Fn(&str) -> bool,
 ) -> Result<(), StepError> {
-    let provisioner = &work.cluster(deployment)?.provisioner;
-    let engine = work.engine(deployment)?;
-    let servers = engine.servers(Site::with_access(deployment, secrets, deployment.access()));
+    let (provisioner, servers) = (opened.provisioner(), opened.servers());
     for server in servers.iter().filter(|server| is_one(&server.member)) {
         match provisioner.start(server).await {
             Ok(()) | Err(ProvisionerError::DataLost { .. }) => {}
@@ -243,15 +217,11 @@ async fn start_some(
 }
 
 /// Waits until enough members serve so that the database can be used.
-pub async fn await_usable(
-    work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
-) -> Result<(), StepError> {
-    let bytes = sizes::bytes_on_disk(work, deployment).await?;
+pub async fn await_usable(work: &Work, opened: &OpenDeployment) -> Result<(), StepError> {
+    let bytes = sizes::bytes_on_disk(opened).await?;
     let deadline = Instant::now() + READY_TIMEOUT + time_to_start(bytes);
     loop {
-        let seen = work.observe(Site::new(deployment, secrets)).await?;
+        let seen = work.observe(opened).await?;
         if seen.is_usable() {
             return Ok(());
         }
@@ -263,20 +233,15 @@ pub async fn await_usable(
 }
 
 /// The name of a member that lost its data, or that ends because of it; the first if there are more.
-pub async fn lost(work: &Work, deployment: &Deployment) -> Result<Option<String>, StepError> {
-    let provisioner = &work.cluster(deployment)?.provisioner;
-    let engine = work.engine(deployment)?;
-    for member in provisioner.observe(&deployment.id).await? {
+pub async fn lost(opened: &OpenDeployment) -> Result<Option<String>, StepError> {
+    let (provisioner, id) = (opened.provisioner(), &opened.deployment.id);
+    for member in provisioner.observe(id).await? {
         let ends = !member.running && member.restarts >= DAMAGED_ENDS_MIN;
         let words = match ends {
-            true => {
-                provisioner
-                    .last_words(&deployment.id, &member.member)
-                    .await?
-            }
+            true => provisioner.last_words(id, &member.member).await?,
             false => None,
         };
-        let tells = words.is_some_and(|words| (engine.profile().tells_damage)(&words));
+        let tells = words.is_some_and(|words| (opened.profile().tells_damage)(&words));
         if member.has_lost_data || tells {
             return Ok(Some(member.member));
         }
@@ -285,9 +250,8 @@ pub async fn lost(work: &Work, deployment: &Deployment) -> Result<Option<String>
 }
 
 /// Whether no member of a deployment runs.
-pub async fn are_stopped(work: &Work, deployment: &Deployment) -> Result<bool, StepError> {
-    let provisioner = &work.cluster(deployment)?.provisioner;
-    let observed = provisioner.observe(&deployment.id).await?;
+pub async fn are_stopped(opened: &OpenDeployment) -> Result<bool, StepError> {
+    let observed = opened.provisioner().observe(&opened.deployment.id).await?;
     Ok(observed.iter().all(|member| !member.running))
 }
 
@@ -314,22 +278,18 @@ pub async fn users(
 }
 
 /// Puts right who may enter a deployment, and writes down for its users what was not so.
-pub async fn restore_users(
-    work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
-) -> Result<(), StepError> {
-    let (users, others) = users(work, deployment).await?;
-    let engine = work.engine(deployment)?;
-    let found = engine
-        .restore_users(Site::new(deployment, secrets), &users, &others)
+pub async fn restore_users(work: &Work, opened: &OpenDeployment) -> Result<(), StepError> {
+    let (users, others) = users(work, &opened.deployment).await?;
+    let found = opened
+        .engine
+        .restore_users(opened.site(), &users, &others)
         .await?;
     if found.is_empty() {
         return Ok(());
     }
-    let (id, message) = (&deployment.id, found.join(" "));
+    let (id, message) = (&opened.deployment.id, found.join(" "));
     log::error!(deployment:% = id; "its users were not as the broker made them: {message}");
-    record_incident(work, deployment, message).await
+    record_incident(work, &opened.deployment, message).await
 }
 
 /// Writes down what befell a deployment, for its users to be told.
@@ -345,8 +305,8 @@ pub async fn record_incident(
 }
 
 /// Fails when a member lost its data: it is replaced before anything else is done with the members.
-pub async fn check_none_lost(work: &Work, deployment: &Deployment) -> Result<(), StepError> {
-    match lost(work, deployment).await? {
+pub async fn check_none_lost(opened: &OpenDeployment) -> Result<(), StepError> {
+    match lost(opened).await? {
         None => Ok(()),
         Some(lost) => Err(StepError::last(format!(
             "member {lost} has lost its data, and is replaced first"
@@ -355,46 +315,28 @@ pub async fn check_none_lost(work: &Work, deployment: &Deployment) -> Result<(),
 }
 
 /// Makes the member at `place` run as is decided for it. Does not wait for it.
-pub async fn start_one(
-    work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
-    place: usize,
-) -> Result<(), StepError> {
-    let engine = work.engine(deployment)?;
-    let servers = engine.servers(Site::new(deployment, secrets));
-    let provisioner = &work.cluster(deployment)?.provisioner;
-    provisioner.start(&servers[place]).await?;
-    Ok(())
+pub async fn start_one(opened: &OpenDeployment, place: usize) -> Result<(), StepError> {
+    let servers = opened.servers();
+    Ok(opened.provisioner().start(&servers[place]).await?)
 }
 
 /// Waits until all members serve, the longer the more they have to read; breaks off when one of them
 /// keeps crashing or has nothing to read.
-pub async fn await_ready(
-    work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
-    access: Access,
-) -> Result<(), StepError> {
-    let engine = work.engine(deployment)?;
-    let provisioner = &work.cluster(deployment)?.provisioner;
-    let bytes = sizes::bytes_on_disk(work, deployment).await?;
+pub async fn await_ready(work: &Work, opened: &OpenDeployment) -> Result<(), StepError> {
+    let bytes = sizes::bytes_on_disk(opened).await?;
     let deadline = Instant::now() + time_to_start(bytes);
     let ready = async {
         loop {
-            match engine
-                .ready(Site::with_access(deployment, secrets, access))
-                .await
-            {
+            match opened.engine.ready(opened.site()).await {
                 Err(EngineError::NotReady(_)) if Instant::now() < deadline => {}
                 ended => return ended,
             }
         }
     };
-    let vigil = Vigil::begin(work, deployment, secrets).await?;
+    let vigil = Vigil::begin(work, opened).await?;
     tokio::select! {
         ready = ready => Ok(ready?),
-        down = a_member_stays_down(provisioner.as_ref(), deployment) => Err(down),
+        down = a_member_stays_down(opened) => Err(down),
         failed = vigil.keep() => Err(failed),
     }
 }
@@ -402,18 +344,13 @@ pub async fn await_ready(
 /// Looks whether all members serve before any of them is touched. A member that does not serve then does
 /// not start either, so this waits for a moment, and what it finds is told by name. One that hangs is
 /// ended and started anew when its time is over.
-pub async fn check_serving(
-    work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
-) -> Result<(), StepError> {
-    let engine = work.engine(deployment)?;
-    let mut vigil = Vigil::begin(work, deployment, secrets).await?;
+pub async fn check_serving(work: &Work, opened: &OpenDeployment) -> Result<(), StepError> {
+    let mut vigil = Vigil::begin(work, opened).await?;
     let mut deadline = Instant::now() + CHANGE_WAIT;
     // For one that hangs, and for what comes after it.
     let longest = deadline + vigil.patience();
     loop {
-        let seen = engine.observe(Site::new(deployment, secrets)).await?;
+        let seen = opened.engine.observe(opened.site()).await?;
         let Some(down) = seen.iter().find(|member| !member.serves()) else {
             return Ok(());
         };
@@ -434,12 +371,12 @@ pub async fn check_serving(
 }
 
 /// Tells of a member that is down now and will not come up by itself.
-async fn a_member_stays_down(provisioner: &dyn Provisioner, deployment: &Deployment) -> StepError {
+async fn a_member_stays_down(opened: &OpenDeployment) -> StepError {
     // In a row: one look may come between an end and a start.
     let mut stopped = 0;
     loop {
         tokio::time::sleep(CRASH_WATCH).await;
-        match provisioner.observe(&deployment.id).await {
+        match opened.provisioner().observe(&opened.deployment.id).await {
             Ok(members) => {
                 if members.iter().all(|member| !member.running) {
                     stopped += 1;

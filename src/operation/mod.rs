@@ -25,7 +25,7 @@ use crate::{
     metrics::Metrics,
     model::{
         catalog::{CurrentCatalog, PlanRules},
-        deployment::{Deployment, DeploymentSecrets, Site},
+        deployment::{Deployment, DeploymentSecrets},
         exposure::Exposure,
         instance::Instance,
         observation::Observation,
@@ -54,6 +54,7 @@ mod import;
 mod liveness;
 mod members;
 mod meter;
+mod open_deployment;
 mod proof;
 mod provision;
 mod prune;
@@ -72,6 +73,7 @@ mod update;
 
 pub use error::StepError;
 pub use meter::Meter;
+pub use open_deployment::OpenDeployment;
 
 /// What operations act with.
 pub struct Parts {
@@ -287,12 +289,27 @@ impl Work {
         Ok(self.deployment_row().await?.0)
     }
 
-    /// The deployment worked on, with its secrets, once members are allocated.
-    pub async fn allocated(&self) -> Result<(Deployment, DeploymentSecrets), StepError> {
+    /// The deployment worked on, once members are allocated.
+    pub async fn opened(&self) -> Result<OpenDeployment, StepError> {
         let (deployment, sealed) = self.deployment_row().await?;
         let sealed = sealed.ok_or_else(|| StepError::last("the deployment has no members"))?;
         let secrets = self.open(&deployment.seal_context(), &sealed)?;
-        Ok((deployment, secrets))
+        self.with_secrets(deployment, secrets)
+    }
+
+    /// A deployment and its secrets, with the rest that it takes to work on it.
+    pub fn with_secrets(
+        &self,
+        deployment: Deployment,
+        secrets: DeploymentSecrets,
+    ) -> Result<OpenDeployment, StepError> {
+        Ok(OpenDeployment {
+            engine: self.engine(&deployment)?.clone(),
+            cluster: self.cluster(&deployment)?.clone(),
+            access: deployment.access(),
+            deployment,
+            secrets,
+        })
     }
 
     async fn deployment_row(&self) -> Result<(Deployment, Option<String>), StepError> {
@@ -340,10 +357,9 @@ impl Work {
     }
 
     /// The members of a deployment as they are now.
-    pub async fn observe(&self, site: Site<'_>) -> Result<Observation, StepError> {
-        let engine = self.engine(site.deployment)?;
-        let members = engine.observe(site).await?;
-        let needed = engine.profile().members_needed;
+    pub async fn observe(&self, opened: &OpenDeployment) -> Result<Observation, StepError> {
+        let members = opened.engine.observe(opened.site()).await?;
+        let needed = opened.profile().members_needed;
         Ok(Observation::first(members, needed, self.parts.clock.now()))
     }
 

@@ -156,8 +156,8 @@ async fn restore_and_prove(
     version: Version,
 ) -> Result<Evidence, StepError> {
     let aside = aside::restore(work, source, manifest, version).await?;
-    let engine = work.engine(source)?;
-    Ok(engine.prove(aside.site(), &manifest.content).await?)
+    let proved = aside.engine.prove(aside.site(), &manifest.content);
+    Ok(proved.await?)
 }
 
 /// Writes down what was found.

@@ -8,11 +8,7 @@ use std::sync::Arc;
 use super::{Definition, Ending, Outcome, Step, StepError, Work, members};
 use crate::{
     engine::Holding,
-    model::{
-        deployment::{Access, Site},
-        instance::InstanceState,
-        schedule::Schedule,
-    },
+    model::{deployment::Access, instance::InstanceState, schedule::Schedule},
     store::{self, Conn, StoreError},
 };
 
@@ -67,20 +63,16 @@ pub const CLEANUP: [Step; 2] = [
 ];
 
 async fn start(work: Arc<Work>) -> Result<Outcome, StepError> {
-    members::start(&work, Access::Certificates).await?;
+    let opened = work.opened().await?.with_access(Access::Certificates);
+    members::start(&opened).await?;
     Outcome::done()
 }
 
 async fn secure(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (deployment, secrets) = work.allocated().await?;
-    members::await_ready(&work, &deployment, &secrets, Access::Certificates).await?;
-    let engine = work.engine(&deployment)?;
-    engine
-        .secure(
-            Site::with_access(&deployment, &secrets, Access::Certificates),
-            Holding::Nothing,
-        )
-        .await?;
+    let opened = work.opened().await?.with_access(Access::Certificates);
+    members::await_ready(&work, &opened).await?;
+    let (engine, site) = (&opened.engine, opened.site());
+    engine.secure(site, Holding::Nothing).await?;
     Outcome::done()
 }
 

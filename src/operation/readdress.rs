@@ -9,14 +9,17 @@
 //! Where strangers reach a version that lets them in, its members are stopped first, all at once and
 //! however they are, and started where nobody else reaches them.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, mem, sync::Arc, time::Duration};
 
 use futures::future::try_join_all;
 
-use super::{Definition, Ending, Outcome, Step, StepError, Work, members, relief, renew, update};
+use super::{
+    Definition, Ending, OpenDeployment, Outcome, Step, StepError, Work, members, relief, renew,
+    update,
+};
 use crate::{
     model::{
-        deployment::{Deployment, DeploymentSecrets, Member, Site},
+        deployment::{Deployment, Member},
         exposure::Withheld,
         failure::chain,
         limits::PLACE_TRIES_MAX,
@@ -63,25 +66,24 @@ pub const DEFINITION: Definition = Definition {
 };
 
 /// Where applications are to reach a deployment.
-fn reach(work: &Work, deployment: &Deployment) -> Result<Reach, StepError> {
-    let profile = work.engine(deployment)?.profile();
-    let exposure = &work.cluster(deployment)?.exposure;
-    Ok(exposure.reach_of(profile, deployment))
+fn reach(opened: &OpenDeployment) -> Reach {
+    let exposure = &opened.cluster.exposure;
+    exposure.reach_of(opened.profile(), &opened.deployment)
 }
 
 /// Where its members are to be reached, in their order.
-async fn whereabouts(work: &Work, deployment: &Deployment) -> Result<Vec<Whereabouts>, StepError> {
-    let ports = work.engine(deployment)?.profile().ports;
-    let (cluster, reach) = (work.cluster(deployment)?, reach(work, deployment)?);
-    let wanted = provisioner::whereabouts_of_all(&cluster.provisioner, deployment, ports, &reach);
+async fn whereabouts(opened: &OpenDeployment) -> Result<Vec<Whereabouts>, StepError> {
+    let (provisioner, ports) = (opened.provisioner(), opened.profile().ports);
+    let reach = reach(opened);
+    let wanted = provisioner::whereabouts_of_all(provisioner, &opened.deployment, ports, &reach);
     Ok(wanted.await?)
 }
 
 /// Makes the certificate, unless the one that there is names all of the addresses.
 async fn certify(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (deployment, secrets) = work.allocated().await?;
-    let wanted = whereabouts(&work, &deployment).await?;
-    make_certificate(&work, &deployment, &secrets, &wanted).await?;
+    let opened = work.opened().await?;
+    let wanted = whereabouts(&opened).await?;
+    make_certificate(&work, &opened, &wanted).await?;
     Outcome::done()
 }
 
@@ -89,24 +91,27 @@ async fn certify(work: Arc<Work>) -> Result<Outcome, StepError> {
 /// does; returns whether it was made.
 async fn make_certificate(
     work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
+    opened: &OpenDeployment,
     wanted: &[Whereabouts],
 ) -> Result<bool, StepError> {
-    let moved = deployment.members.iter().zip(wanted);
-    let moved = moved.map(|(member, wanted)| Member {
-        addresses: wanted.addresses.clone(),
-        ..member.clone()
-    });
+    let deployment = &opened.deployment;
+    let moved = deployment
+        .members
+        .iter()
+        .zip(wanted)
+        .map(|(member, wanted)| Member {
+            addresses: wanted.addresses.clone(),
+            ..member.clone()
+        });
     let both = Deployment {
         members: deployment.members.iter().cloned().chain(moved).collect(),
         ..deployment.clone()
     };
-    if both.hosts().is_subset(&secrets.hosts) {
+    if both.hosts().is_subset(&opened.secrets.hosts) {
         return Ok(false);
     }
     let now = renew::trusted_now(work)?;
-    renew::write_renewed(work, &both, secrets, Renewal::Members, now).await?;
+    renew::write_renewed(work, opened, &both, Renewal::Members, now).await?;
     Ok(true)
 }
 
@@ -114,75 +119,74 @@ async fn make_certificate(
 /// nobody else reaches them. They have no turns, and none of them has to serve: each moment longer is one
 /// for strangers. What is written down tells who reaches them, so that is changed once none runs.
 async fn withdraw(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (mut deployment, secrets) = work.allocated().await?;
-    let profile = work.engine(&deployment)?.profile();
-    let cluster = work.cluster(&deployment)?;
-    let Some(withheld) = cluster.exposure.withheld(profile, &deployment) else {
+    let mut opened = work.opened().await?;
+    let exposure = &opened.cluster.exposure;
+    let Some(withheld) = exposure.withheld(opened.profile(), &opened.deployment) else {
         return Outcome::done();
     };
     if withheld == Withheld::Exposed {
-        let id = &deployment.id;
+        let id = &opened.deployment.id;
         log::warn!(deployment:% = id; "other machines reach it, and its version lets strangers in: all \
             members are restarted where these do not reach them");
-        let (provisioner, members) = (&cluster.provisioner, deployment.members.iter());
+        let (provisioner, members) = (opened.provisioner(), opened.deployment.members.iter());
         let stops = members.map(|member| provisioner.stop(id, &member.name, Duration::ZERO));
         try_join_all(stops).await?;
-        for (place, wanted) in whereabouts(&work, &deployment).await?.iter().enumerate() {
-            deployment = decide(&work, &deployment, place, wanted).await?;
+        for (place, wanted) in whereabouts(&opened).await?.iter().enumerate() {
+            opened.deployment = decide(&work, &opened, place, wanted).await?;
         }
     }
     // Also those that a worker has stopped before it died.
-    members::start_stopped(&work, &deployment, &secrets).await?;
-    members::await_usable(&work, &deployment, &secrets).await?;
+    members::start_stopped(&opened).await?;
+    members::await_usable(&work, &opened).await?;
     Outcome::done()
 }
 
 /// Moves one member, or finishes when all are moved.
 async fn move_next(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (deployment, secrets) = work.allocated().await?;
-    let wanted = whereabouts(&work, &deployment).await?;
+    let opened = work.opened().await?;
+    let wanted = whereabouts(&opened).await?;
     // They may be wanted elsewhere by now than when the move began.
-    if make_certificate(&work, &deployment, &secrets, &wanted).await? {
+    if make_certificate(&work, &opened, &wanted).await? {
         return Ok(Outcome::Again);
     }
-    members::check_none_lost(&work, &deployment).await?;
-    let behind = renew::behind(&work, &deployment, &secrets).await?;
-    let moved: HashSet<&str> = deployment
-        .members
+    members::check_none_lost(&opened).await?;
+    let behind = renew::behind(&opened).await?;
+    let members = &opened.deployment.members;
+    let moved: HashSet<&str> = members
         .iter()
         .zip(&wanted)
         .filter(|(member, wanted)| wanted.are_of(member))
         .map(|(member, _)| member.name.as_str())
         .collect();
     let is_moved = |member: &Member| moved.contains(member.name.as_str());
-    let mut places = (0..).zip(&deployment.members);
+    let mut places = (0..).zip(members);
     let decided =
         |(_, member): &(usize, &Member)| is_moved(member) && behind.contains(&member.name);
     if let Some((place, _)) = places.find(decided) {
-        check_others_serve(&work, &deployment, &secrets, place).await?;
-        start(&work, &deployment, &secrets, place).await?;
+        check_others_serve(&opened, place).await?;
+        start(&work, &opened, place).await?;
         return Ok(Outcome::Again);
     }
-    if let Some(place) = not_where_written_down(&work, &deployment).await? {
-        check_others_serve(&work, &deployment, &secrets, place).await?;
-        move_member(&work, &deployment, &secrets, place, &wanted[place]).await?;
+    if let Some(place) = not_where_written_down(&opened).await? {
+        check_others_serve(&opened, place).await?;
+        move_member(&work, opened, place, &wanted[place]).await?;
         return Ok(Outcome::Again);
     }
-    let waiting = deployment.members.iter().filter(|m| !is_moved(m)).count();
-    if waiting == deployment.members.len() {
-        members::check_serving(&work, &deployment, &secrets).await?;
+    let waiting = members.iter().filter(|m| !is_moved(m)).count();
+    if waiting == members.len() {
+        members::check_serving(&work, &opened).await?;
     } else {
         // The last one that was started may have much to read.
-        members::await_ready(&work, &deployment, &secrets, deployment.access()).await?;
+        members::await_ready(&work, &opened).await?;
     }
     if waiting == 0 {
         return Outcome::done();
     }
     // No relief comes in between.
-    if !relief::close_if_unsafe(&work, &deployment, &secrets).await? {
-        let next = update::next_one(&work, &deployment, &secrets, is_moved).await?;
+    if !relief::close_if_unsafe(&work, &opened).await? {
+        let next = update::next_one(&work, &opened, is_moved).await?;
         if let Some(place) = next {
-            move_member(&work, &deployment, &secrets, place, &wanted[place]).await?;
+            move_member(&work, opened, place, &wanted[place]).await?;
         }
     }
     Ok(Outcome::Again)
@@ -190,12 +194,9 @@ async fn move_next(work: Arc<Work>) -> Result<Outcome, StepError> {
 
 /// A member that listens elsewhere than is written down: it was to be moved, a crash came in between, and it
 /// is wanted at a third place by now.
-async fn not_where_written_down(
-    work: &Work,
-    deployment: &Deployment,
-) -> Result<Option<usize>, StepError> {
-    let provisioner = &work.cluster(deployment)?.provisioner;
-    let seen = provisioner.members(&deployment.id).await?;
+async fn not_where_written_down(opened: &OpenDeployment) -> Result<Option<usize>, StepError> {
+    let deployment = &opened.deployment;
+    let seen = opened.provisioner().members(&deployment.id).await?;
     let differs = |member: &Member| {
         let of_it = seen.iter().find(|seen| seen.name == member.name);
         of_it.is_some_and(|seen| !seen.addresses.is_empty() && seen.addresses != member.addresses)
@@ -205,14 +206,8 @@ async fn not_where_written_down(
 
 /// Fails unless all members but one serve. That one was to be moved, and a crash came in between: it does not
 /// answer where it is asked, though it may serve.
-async fn check_others_serve(
-    work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
-    place: usize,
-) -> Result<(), StepError> {
-    let site = Site::new(deployment, secrets);
-    let seen = work.engine(deployment)?.observe(site).await?;
+async fn check_others_serve(opened: &OpenDeployment, place: usize) -> Result<(), StepError> {
+    let seen = opened.engine.observe(opened.site()).await?;
     let mut others = (0..).zip(&seen).filter(|(of, _)| *of != place);
     if let Some((_, down)) = others.find(|(_, seen)| !seen.serves()) {
         let name = &down.name;
@@ -223,53 +218,48 @@ async fn check_others_serve(
     Ok(())
 }
 
-async fn start(
-    work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
-    place: usize,
-) -> Result<(), StepError> {
-    members::start_one(work, deployment, secrets, place).await?;
-    members::await_ready(work, deployment, secrets, deployment.access()).await
+async fn start(work: &Work, opened: &OpenDeployment, place: usize) -> Result<(), StepError> {
+    members::start_one(opened, place).await?;
+    members::await_ready(work, opened).await
 }
 
 /// Writes the new addresses of a member down, and starts it there. Where it cannot be started there, it
 /// goes back to where it was.
 async fn move_member(
     work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
+    mut opened: OpenDeployment,
     place: usize,
     wanted: &Whereabouts,
 ) -> Result<(), StepError> {
-    let moved = decide(work, deployment, place, wanted).await?;
-    let servers = work.engine(&moved)?.servers(Site::new(&moved, secrets));
-    let provisioner = &work.cluster(&moved)?.provisioner;
-    if let Err(error) = provisioner.start(&servers[place]).await {
-        let name = &deployment.members[place].name;
+    let moved = decide(work, &opened, place, wanted).await?;
+    let before = mem::replace(&mut opened.deployment, moved);
+    let servers = opened.servers();
+    if let Err(error) = opened.provisioner().start(&servers[place]).await {
+        let name = &before.members[place].name;
         log::warn!(operation:% = work.operation.id, member = name.as_str();
             "it cannot be started at its new addresses, and goes back: {}", chain(&error));
-        let (id, members) = (deployment.id.clone(), deployment.members.clone());
+        let (id, members) = (before.id.clone(), before.members.clone());
         work.write(move |conn| store::deployment::set_members(conn, &id, &members))
             .await?;
-        start(work, deployment, secrets, place).await?;
+        opened.deployment = before.clone();
+        start(work, &opened, place).await?;
         return Err(StepError::last(format!(
             "member {name} cannot be started at its new addresses, and goes on at the old ones: {}",
             StepError::from(error)
         )));
     }
-    members::await_ready(work, &moved, secrets, moved.access()).await
+    members::await_ready(work, &opened).await
 }
 
 /// Writes down where a member is reached from its next start on, with the ports that it lacks.
 async fn decide(
     work: &Work,
-    deployment: &Deployment,
+    opened: &OpenDeployment,
     place: usize,
     wanted: &Whereabouts,
 ) -> Result<Deployment, StepError> {
-    let provisioner = &work.cluster(deployment)?.provisioner;
-    let reach = reach(work, deployment)?;
+    let (deployment, provisioner) = (&opened.deployment, opened.provisioner());
+    let reach = reach(opened);
     let mut moved = deployment.clone();
     let names = [moved.members[place].name.clone()];
     for _ in 0..PLACE_TRIES_MAX {

@@ -16,7 +16,7 @@ use crate::{
     engine::{Relief, Seed},
     model::{
         alert::Incident,
-        deployment::{Access, Deployment, Membership, Shape, Site},
+        deployment::{Access, Deployment, Membership, Shape},
         limits::{STOP_GRACE, SURVIVOR_SETTLES},
         repair::time_to_start,
     },
@@ -105,8 +105,8 @@ fn shape(work: &Work, deployment: &Deployment) -> Result<Shape, StepError> {
 }
 
 async fn look(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (deployment, secrets) = work.allocated().await?;
-    let seen = work.observe(Site::new(&deployment, &secrets)).await?;
+    let opened = work.opened().await?;
+    let seen = work.observe(&opened).await?;
     if seen.is_usable() {
         return Err(StepError::last(
             "enough members serve by now; there is nothing to recover",
@@ -114,33 +114,27 @@ async fn look(work: Arc<Work>) -> Result<Outcome, StepError> {
     }
     let bytes = match &work.operation.source {
         Some(source) => source.manifest.stored.snapshot_bytes,
-        None => sizes::bytes_on_disk(&work, &deployment).await?,
+        None => sizes::bytes_on_disk(&opened).await?,
     };
     // The staged snapshot and one copy for each member, beside what is kept aside.
-    let provisioner = &work.cluster(&deployment)?.provisioner;
+    let provisioner = opened.provisioner();
     provisioner
-        .room_for(bytes * (deployment.members.len() as u64 + 1))
+        .room_for(bytes * (opened.deployment.members.len() as u64 + 1))
         .await?;
-    Outcome::with(&deployment.closed_since)
+    Outcome::with(&opened.deployment.closed_since)
 }
 
 /// A member that runs has in its database what it knows. One that ended may have some of it in its log
 /// alone, which it reads when it starts, with or without the others.
 async fn settle(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (deployment, secrets) = work.allocated().await?;
-    let Some(place) = survivor(&work, &deployment)? else {
+    let opened = work.opened().await?;
+    let Some(place) = survivor(&work, &opened.deployment)? else {
         return Outcome::done();
     };
-    let engine = work.engine(&deployment)?;
-    let provisioner = &work.cluster(&deployment)?.provisioner;
-    let servers = engine.servers(Site::with_access(
-        &deployment,
-        &secrets,
-        deployment.access(),
-    ));
-    let name = &deployment.members[place].name;
+    let (provisioner, servers) = (opened.provisioner(), opened.servers());
+    let name = &opened.deployment.members[place].name;
     let is_running = async || -> Result<bool, StepError> {
-        let observed = provisioner.observe(&deployment.id).await?;
+        let observed = provisioner.observe(&opened.deployment.id).await?;
         Ok(observed.iter().any(|m| m.member == *name && m.running))
     };
     if is_running().await? {
@@ -154,7 +148,7 @@ async fn settle(work: Arc<Work>) -> Result<Outcome, StepError> {
         }
         other => other?,
     }
-    let bytes = sizes::bytes_on_disk(&work, &deployment).await?;
+    let bytes = sizes::bytes_on_disk(&opened).await?;
     let until = Instant::now() + SURVIVOR_SETTLES + time_to_start(bytes);
     while Instant::now() < until {
         if !is_running().await? {
@@ -168,33 +162,34 @@ async fn settle(work: Arc<Work>) -> Result<Outcome, StepError> {
 }
 
 async fn stop(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (deployment, _) = work.allocated().await?;
-    let provisioner = &work.cluster(&deployment)?.provisioner;
+    let opened = work.opened().await?;
+    let (deployment, provisioner) = (&opened.deployment, opened.provisioner());
     let stop = |member| provisioner.stop(&deployment.id, member, STOP_GRACE);
     try_join_all(deployment.members.iter().map(|member| stop(&member.name))).await?;
     Outcome::done()
 }
 
 async fn fetch(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (deployment, _) = work.allocated().await?;
-    let Some(place) = survivor(&work, &deployment)? else {
-        restore::stage_backup(&work, &deployment, SNAPSHOT).await?;
+    let opened = work.opened().await?;
+    let Some(place) = survivor(&work, &opened.deployment)? else {
+        restore::stage_backup(&work, &opened, SNAPSHOT).await?;
         return Outcome::done();
     };
-    let bench = work.cluster(&deployment)?.provisioner.as_ref();
-    let engine = work.engine(&deployment)?;
-    engine.salvage(&deployment, place, SNAPSHOT, bench).await?;
+    let (deployment, bench) = (&opened.deployment, opened.provisioner().as_ref());
+    let salvage = opened.engine.salvage(deployment, place, SNAPSHOT, bench);
+    salvage.await?;
     Outcome::done()
 }
 
 async fn keep(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (deployment, _) = work.allocated().await?;
+    let opened = work.opened().await?;
+    let deployment = &opened.deployment;
     if deployment.closed_since.is_none() {
         let (id, now) = (deployment.id.clone(), work.parts.clock.now());
         work.write(move |conn| store::deployment::set_closed(conn, &id, Some(now)))
             .await?;
     }
-    let provisioner = &work.cluster(&deployment)?.provisioner;
+    let provisioner = opened.provisioner();
     let aside = work.operation.id.as_str();
     for member in &deployment.members {
         provisioner
@@ -207,64 +202,56 @@ async fn keep(work: Arc<Work>) -> Result<Outcome, StepError> {
 }
 
 async fn seed(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (deployment, _) = work.allocated().await?;
-    let mut deployment = deployment.clone().reshaped(shape(&work, &deployment)?);
-    for member in &mut deployment.members {
+    let mut opened = work.opened().await?;
+    let shape = shape(&work, &opened.deployment)?;
+    let mut decided = opened.deployment.reshaped(shape);
+    for member in &mut decided.members {
         (member.checkpointing, member.membership) = (false, Membership::Joined);
     }
-    let decided = deployment.clone();
+    opened.deployment = decided.clone();
     work.write(move |conn| store::deployment::reshape(conn, &decided))
         .await?;
     let seed = match work.operation.survivor {
         None => Seed::Backup(SNAPSHOT),
         Some(_) => Seed::Salvage(SNAPSHOT),
     };
-    restore::seed_members(&work, &deployment, seed).await?;
+    restore::seed_members(&opened, seed).await?;
     Outcome::done()
 }
 
 async fn start(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (deployment, _) = work.allocated().await?;
-    members::start(&work, Access::Certificates).await?;
-    let provisioner = &work.cluster(&deployment)?.provisioner;
-    provisioner.unstage(&deployment.id, SNAPSHOT).await?;
+    let opened = work.opened().await?.with_access(Access::Certificates);
+    members::start(&opened).await?;
+    let id = &opened.deployment.id;
+    opened.provisioner().unstage(id, SNAPSHOT).await?;
     Outcome::done()
 }
 
 /// A user who was let in when the data was written may not be by now, and the other way round.
 async fn secure(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (deployment, secrets) = work.allocated().await?;
-    members::await_ready(&work, &deployment, &secrets, Access::Certificates).await?;
-    let (users, others) = members::users(&work, &deployment).await?;
-    let engine = work.engine(&deployment)?;
-    engine
-        .restore_users(Site::new(&deployment, &secrets), &users, &others)
-        .await?;
+    let opened = work.opened().await?.with_access(Access::Certificates);
+    members::await_ready(&work, &opened).await?;
+    let (users, others) = members::users(&work, &opened.deployment).await?;
+    let engine = &opened.engine;
+    engine.restore_users(opened.site(), &users, &others).await?;
     // Of members that are no more, or of a database that was full: it says so anew if it is.
-    engine
-        .relieve(Site::new(&deployment, &secrets), Relief::ClearAlarms)
-        .await?;
+    engine.relieve(opened.site(), Relief::ClearAlarms).await?;
     if let Some(source) = &work.operation.source {
         let expected = &source.manifest.content;
-        engine
-            .verify(
-                Site::with_access(&deployment, &secrets, Access::Certificates),
-                expected,
-            )
-            .await?;
+        engine.verify(opened.site(), expected).await?;
     }
     Outcome::done()
 }
 
 /// Opens it, unless it is too full for that: then it stays closed, as any other one.
 async fn open(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (deployment, secrets) = work.allocated().await?;
-    if deployment.closed_since.is_some() {
-        let fullness = sizes::fullness(&work, &deployment, &secrets).await?;
+    let opened = work.opened().await?;
+    if opened.deployment.closed_since.is_some() {
+        let fullness = sizes::fullness(&work, &opened).await?;
         if !(fullness.is_safe_full || fullness.has_room()) {
             return Outcome::done();
         }
-        let id = deployment.id.clone();
+        let id = opened.deployment.id.clone();
         work.write(move |conn| store::deployment::set_closed(conn, &id, None))
             .await?;
     }
@@ -277,8 +264,8 @@ async fn put_back(work: Arc<Work>) -> Result<Outcome, StepError> {
     if work.was_halted().await? {
         return Outcome::done();
     }
-    let (mut deployment, secrets) = work.allocated().await?;
-    let provisioner = &work.cluster(&deployment)?.provisioner;
+    let opened = work.opened().await?;
+    let (deployment, provisioner) = (&opened.deployment, opened.provisioner());
     provisioner.unstage(&deployment.id, SNAPSHOT).await?;
     let aside = work.operation.id.as_str();
     for member in &deployment.members {
@@ -293,9 +280,8 @@ async fn put_back(work: Arc<Work>) -> Result<Outcome, StepError> {
         let id = deployment.id.clone();
         work.write(move |conn| store::deployment::set_closed(conn, &id, closed_since))
             .await?;
-        deployment.closed_since = closed_since;
     }
-    members::start_what_can(&work, &deployment, &secrets).await?;
+    members::start_what_can(&work.opened().await?).await?;
     Outcome::done()
 }
 

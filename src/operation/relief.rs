@@ -9,11 +9,11 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep};
 
-use super::{Definition, Ending, Outcome, Step, StepError, Work, members, sizes};
+use super::{Definition, Ending, OpenDeployment, Outcome, Step, StepError, Work, members, sizes};
 use crate::{
     engine::Relief,
     model::{
-        deployment::{Access, Deployment, DeploymentSecrets, Site},
+        deployment::{Access, Deployment},
         full::Need,
         limits::{FORGETTING_LOOK, FORGETTING_SPREADS},
         origin::Origin,
@@ -60,55 +60,47 @@ pub const DEFINITION: Definition = Definition {
 /// Closes a database that may not stay open, and makes its members run as they should: one that an
 /// earlier broker started may have less room between its quota and its own limit.
 async fn close(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (deployment, secrets) = work.allocated().await?;
-    if deployment.closed_since.is_some() {
+    let opened = work.opened().await?;
+    if opened.deployment.closed_since.is_some() {
         // A worker that died may have decided so and not done it any more.
-        members::start(&work, Access::Certificates).await?;
-        members::await_ready(&work, &deployment, &secrets, Access::Certificates).await?;
-    } else if !close_if_unsafe(&work, &deployment, &secrets).await? {
-        members::start_as_decided(&work, &deployment, &secrets).await?;
+        members::start(&opened).await?;
+        members::await_ready(&work, &opened).await?;
+    } else if !close_if_unsafe(&work, &opened).await? {
+        members::start_as_decided(&work, &opened).await?;
     }
     Outcome::done()
 }
 
 /// The deployment as it is now, closed if it must be: it may have filled up since the last step.
-async fn guarded(work: &Work) -> Result<(Deployment, DeploymentSecrets), StepError> {
-    let (deployment, secrets) = work.allocated().await?;
-    if close_if_unsafe(work, &deployment, &secrets).await? {
-        return work.allocated().await;
+async fn guarded(work: &Work) -> Result<OpenDeployment, StepError> {
+    let opened = work.opened().await?;
+    if close_if_unsafe(work, &opened).await? {
+        return work.opened().await;
     }
-    Ok((deployment, secrets))
+    Ok(opened)
 }
 
 /// Closes a deployment that is full and checks no rights while it is; returns whether it was so. The
 /// members are killed: anybody may do anything to them. Also for operations that work on its members.
-pub async fn close_if_unsafe(
-    work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
-) -> Result<bool, StepError> {
-    let is_safe = work
-        .engine(deployment)?
-        .profile()
-        .full_is_safe(deployment.version);
-    if is_safe || deployment.closed_since.is_some() {
+pub async fn close_if_unsafe(work: &Work, opened: &OpenDeployment) -> Result<bool, StepError> {
+    let is_safe = opened.profile().full_is_safe(opened.deployment.version);
+    if is_safe || opened.deployment.closed_since.is_some() {
         return Ok(false);
     }
     // Members may be too busy to answer, or stopped so that nobody can write any more.
-    let must_close = sizes::bytes_on_disk(work, deployment).await? >= deployment.quota_bytes()
-        || members::are_stopped(work, deployment).await?
-        || sizes::fullness(work, deployment, secrets).await?.need() == Some(Need::Close);
+    let must_close = sizes::bytes_on_disk(opened).await? >= opened.deployment.quota_bytes()
+        || members::are_stopped(opened).await?
+        || sizes::fullness(work, opened).await?.need() == Some(Need::Close);
     if !must_close {
         return Ok(false);
     }
-    log::warn!(deployment:% = deployment.id; "it is full, or none of its members runs: it is closed to its users");
-    set_closed(work, deployment, true).await?;
+    log::warn!(deployment:% = opened.deployment.id; "it is full, or none of its members runs: it is closed to its users");
+    set_closed(work, &opened.deployment, true).await?;
     members::start_anew(work, Access::Certificates).await?;
-    let (closed, secrets) = work.allocated().await?;
-    if sizes::fullness(work, &closed, &secrets).await?.is_full {
+    if sizes::fullness(work, &work.opened().await?).await?.is_full {
         let text = "The database was full, and its version checks no rights then: clients that reached \
                     it may have deleted keys, until it was closed a moment later.";
-        members::record_incident(work, deployment, text.to_owned()).await?;
+        members::record_incident(work, &opened.deployment, text.to_owned()).await?;
     }
     Ok(true)
 }
@@ -126,77 +118,67 @@ async fn delete_keys(work: Arc<Work>) -> Result<Outcome, StepError> {
     let Some(prefix) = &work.operation.delete_prefix else {
         return Outcome::done();
     };
-    let (deployment, secrets) = guarded(&work).await?;
-    let engine = work.engine(&deployment)?;
-    let deleted = engine
-        .relieve(Site::new(&deployment, &secrets), Relief::DeleteKeys(prefix))
-        .await?;
-    Outcome::with(&deleted)
+    let opened = guarded(&work).await?;
+    let relief = Relief::DeleteKeys(prefix);
+    Outcome::with(&opened.engine.relieve(opened.site(), relief).await?)
 }
 
 async fn forget_history(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (deployment, secrets) = guarded(&work).await?;
+    let opened = guarded(&work).await?;
     // Watches count on it; the user who asks for room knows.
     let is_asked_for = work.operation.origin != Origin::Guard;
-    let fullness = sizes::fullness(&work, &deployment, &secrets).await?;
+    let fullness = sizes::fullness(&work, &opened).await?;
     if is_asked_for || fullness.is_short() {
-        let engine = work.engine(&deployment)?;
-        engine
-            .relieve(Site::new(&deployment, &secrets), Relief::ForgetHistory)
-            .await?;
+        let relief = Relief::ForgetHistory;
+        opened.engine.relieve(opened.site(), relief).await?;
     }
     Outcome::done()
 }
 
 async fn give_back(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (deployment, secrets) = guarded(&work).await?;
+    let opened = guarded(&work).await?;
     let is_asked_for = work.operation.origin != Origin::Guard;
     // The member that was asked has forgotten its history; the others still do. Some never tell: they
     // count what they forgot as unused with their next write, and a full database takes none. So one that
     // is of no use as it is gives back what it may have.
     let until = Instant::now() + FORGETTING_SPREADS;
-    let mut fullness = sizes::fullness(&work, &deployment, &secrets).await?;
+    let mut fullness = sizes::fullness(&work, &opened).await?;
     while !is_asked_for && fullness.is_short() && !fullness.wants_room() && Instant::now() < until {
         sleep(FORGETTING_LOOK).await;
-        fullness = sizes::fullness(&work, &deployment, &secrets).await?;
+        fullness = sizes::fullness(&work, &opened).await?;
     }
     if is_asked_for || fullness.wants_room() || fullness.is_short() {
-        let engine = work.engine(&deployment)?;
-        engine
-            .relieve(Site::new(&deployment, &secrets), Relief::GiveBack)
-            .await?;
+        let relief = Relief::GiveBack;
+        opened.engine.relieve(opened.site(), relief).await?;
     }
     Outcome::done()
 }
 
 async fn open(work: Arc<Work>) -> Result<Outcome, StepError> {
     // A worker that died may have decided to open it and not got to it any more.
-    let access = work.deployment().await?.access();
-    members::start(&work, access).await?;
-    let (deployment, secrets) = work.allocated().await?;
-    members::await_ready(&work, &deployment, &secrets, access).await?;
-    let (deployment, secrets) = guarded(&work).await?;
-    let fullness = sizes::fullness(&work, &deployment, &secrets).await?;
-    let is_closed = deployment.closed_since.is_some();
+    let opened = work.opened().await?;
+    members::start(&opened).await?;
+    members::await_ready(&work, &opened).await?;
+    let opened = guarded(&work).await?;
+    let fullness = sizes::fullness(&work, &opened).await?;
+    let is_closed = opened.deployment.closed_since.is_some();
     if is_closed {
         // Nobody can undo it, and a client that was in before it was closed may have left something.
-        members::restore_users(&work, &deployment, &secrets).await?;
+        members::restore_users(&work, &opened).await?;
     }
     if fullness.need() != Some(Need::Open) {
         return Outcome::done();
     }
-    let engine = work.engine(&deployment)?;
     if fullness.has_room() {
-        engine
-            .relieve(Site::new(&deployment, &secrets), Relief::ClearAlarms)
-            .await?;
+        let relief = Relief::ClearAlarms;
+        opened.engine.relieve(opened.site(), relief).await?;
     }
     if is_closed {
-        log::info!(deployment:% = deployment.id; "there is room again, and it is opened to its users");
+        log::info!(deployment:% = opened.deployment.id; "there is room again, and it is opened to its users");
         let text = "Nobody but the broker was let in for a while: it was full, or none of its \
                     members ran.";
-        members::record_incident(&work, &deployment, text.to_owned()).await?;
-        set_closed(&work, &deployment, false).await?;
+        members::record_incident(&work, &opened.deployment, text.to_owned()).await?;
+        set_closed(&work, &opened.deployment, false).await?;
         members::start_anew(&work, Access::Passwords).await?;
     }
     Outcome::done()

@@ -9,11 +9,13 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 use tokio::time::{Instant, sleep};
 
-use super::{Definition, Ending, Outcome, Step, StepError, Work, members, relief, update};
+use super::{
+    Definition, Ending, OpenDeployment, Outcome, Step, StepError, Work, members, relief, update,
+};
 use crate::{
     engine::Issue,
     model::{
-        deployment::{Deployment, DeploymentSecrets, Member, Site},
+        deployment::{Deployment, Member},
         limits::{AGREEMENT_POLL, CHANGE_WAIT},
         renewal::Renewal,
         trust::Trusted,
@@ -47,9 +49,9 @@ async fn renew(work: Arc<Work>) -> Result<Outcome, StepError> {
     // An application that has not heard of the next authority is shut out when it issues, and there is no way back.
     let now = trusted_now(&work)?;
     let life = work.parts.certificate_life;
-    let (deployment, secrets) = work.allocated().await?;
-    let certificates = secrets.certificates(&deployment.id);
-    let behind = behind(&work, &deployment, &secrets).await?;
+    let opened = work.opened().await?;
+    let certificates = opened.secrets.certificates(&opened.deployment.id);
+    let behind = behind(&opened).await?;
     // Members whose certificates have ended do not find together one by one.
     let is_started = behind.is_empty() && certificates.outlook(&life).ends_at > now;
     let wait = if is_started {
@@ -57,29 +59,28 @@ async fn renew(work: Arc<Work>) -> Result<Outcome, StepError> {
     } else {
         Duration::ZERO
     };
-    if certificates.have_ended(now) && !are_usable(&work, &deployment, &secrets, wait).await? {
-        if behind.is_empty() && !make_due(&work, &deployment, &secrets, now).await? {
+    if certificates.have_ended(now) && !are_usable(&work, &opened, wait).await? {
+        if behind.is_empty() && !make_due(&work, &opened, now).await? {
             return Err(StepError::passing("too few members serve"));
         }
-        let (deployment, secrets) = work.allocated().await?;
-        members::start_what_can(&work, &deployment, &secrets).await?;
+        members::start_what_can(&work.opened().await?).await?;
         return Ok(Outcome::Again);
     }
-    members::check_none_lost(&work, &deployment).await?;
-    if behind.is_empty() || behind.len() == deployment.members.len() {
-        members::check_serving(&work, &deployment, &secrets).await?;
+    members::check_none_lost(&opened).await?;
+    if behind.is_empty() || behind.len() == opened.deployment.members.len() {
+        members::check_serving(&work, &opened).await?;
     } else {
         // The last one that was started may have much to read.
-        members::await_ready(&work, &deployment, &secrets, deployment.access()).await?;
+        members::await_ready(&work, &opened).await?;
     }
     if !behind.is_empty() {
         // No relief comes in between.
-        if !relief::close_if_unsafe(&work, &deployment, &secrets).await? {
-            bring_along(&work, &deployment, &secrets, &behind).await?;
+        if !relief::close_if_unsafe(&work, &opened).await? {
+            bring_along(&work, &opened, &behind).await?;
         }
         return Ok(Outcome::Again);
     }
-    if make_due(&work, &deployment, &secrets, now).await? {
+    if make_due(&work, &opened, now).await? {
         return Ok(Outcome::Again);
     }
     Outcome::done()
@@ -93,16 +94,10 @@ pub(super) fn trusted_now(work: &Work) -> Result<DateTime<Utc>, StepError> {
 }
 
 /// The names of the members that do not run with what was made last.
-pub(super) async fn behind(
-    work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
-) -> Result<HashSet<String>, StepError> {
-    let provisioner = &work.cluster(deployment)?.provisioner;
-    let engine = work.engine(deployment)?;
+pub(super) async fn behind(opened: &OpenDeployment) -> Result<HashSet<String>, StepError> {
     let mut behind = HashSet::new();
-    for server in engine.servers(Site::with_access(deployment, secrets, deployment.access())) {
-        if !provisioner.runs_as(&server).await? {
+    for server in opened.servers() {
+        if !opened.provisioner().runs_as(&server).await? {
             behind.insert(server.member);
         }
     }
@@ -112,13 +107,12 @@ pub(super) async fn behind(
 /// Whether enough members serve so that the database can be used, or do so within `wait`.
 async fn are_usable(
     work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
+    opened: &OpenDeployment,
     wait: Duration,
 ) -> Result<bool, StepError> {
     let deadline = Instant::now() + wait;
     loop {
-        let seen = work.observe(Site::new(deployment, secrets)).await?;
+        let seen = work.observe(opened).await?;
         if seen.is_usable() {
             return Ok(true);
         }
@@ -132,53 +126,51 @@ async fn are_usable(
 /// Starts the member anew that comes next.
 async fn bring_along(
     work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
+    opened: &OpenDeployment,
     behind: &HashSet<String>,
 ) -> Result<(), StepError> {
     let has_come = |member: &Member| !behind.contains(&member.name);
-    let next = update::next_one(work, deployment, secrets, has_come).await?;
+    let next = update::next_one(work, opened, has_come).await?;
     let Some(place) = next else {
         return Ok(());
     };
-    members::start_one(work, deployment, secrets, place).await?;
-    members::await_ready(work, deployment, secrets, deployment.access()).await
+    members::start_one(opened, place).await?;
+    members::await_ready(work, opened).await
 }
 
 /// Makes what is due, and writes it down; returns whether anything was.
 async fn make_due(
     work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
+    opened: &OpenDeployment,
     now: DateTime<Utc>,
 ) -> Result<bool, StepError> {
     let life = work.parts.certificate_life;
     let operation = &work.operation;
     let asked_by = (!operation.origin.is_own()).then_some(&operation.id);
-    let certificates = secrets.certificates(&deployment.id);
+    let certificates = opened.secrets.certificates(&opened.deployment.id);
     let Some(what) = certificates.due(now, asked_by, &life) else {
         return Ok(false);
     };
-    write_renewed(work, deployment, secrets, what, now).await?;
-    log::info!(deployment:% = deployment.id; "{}", in_words(what));
+    write_renewed(work, opened, &opened.deployment, what, now).await?;
+    log::info!(deployment:% = opened.deployment.id; "{}", in_words(what));
     Ok(true)
 }
 
-/// Renews the secrets of a deployment, and writes them down: the members run with them from their next
-/// start on.
+/// Renews the secrets of a deployment for what `deployment` says of it, and writes them down: the members run with
+/// them from their next start on.
 pub(super) async fn write_renewed(
     work: &Work,
+    opened: &OpenDeployment,
     deployment: &Deployment,
-    secrets: &DeploymentSecrets,
     what: Renewal,
     now: DateTime<Utc>,
 ) -> Result<(), StepError> {
+    let secrets = &opened.secrets;
     let certificates = secrets.certificates(&deployment.id);
     let (life, by) = (work.parts.certificate_life, &work.operation.id);
     let renewed = certificates.renewed(what, now, by, &life);
     let issue = Issue::Renewal { secrets, what };
-    let engine = work.engine(deployment)?;
-    let secrets = engine.secrets(deployment, issue, &renewed, now)?;
+    let secrets = opened.engine.secrets(deployment, issue, &renewed, now)?;
     let sealed = work.seal(&deployment.seal_context(), &secrets)?;
     let id = deployment.id.clone();
     work.write(move |conn| store::deployment::set_sealed(conn, &id, &sealed))
@@ -197,10 +189,10 @@ fn in_words(what: Renewal) -> &'static str {
 
 /// All members have come along.
 pub(super) async fn note(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (deployment, secrets) = work.allocated().await?;
-    let certificates = secrets.certificates(&deployment.id);
+    let opened = work.opened().await?;
+    let certificates = opened.secrets.certificates(&opened.deployment.id);
     let outlook = certificates.outlook(&work.parts.certificate_life);
-    work.write(move |conn| store::renewal::set(conn, &deployment.id, &outlook))
+    work.write(move |conn| store::renewal::set(conn, &opened.deployment.id, &outlook))
         .await?;
     Outcome::done()
 }

@@ -13,12 +13,12 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
-use super::{Definition, Ending, Outcome, Step, StepError, Work, members, sizes};
+use super::{Definition, Ending, OpenDeployment, Outcome, Step, StepError, Work, members, sizes};
 use crate::{
-    engine::MemberChange,
+    engine::{EngineError, MemberChange},
     model::{
         alert::Incident,
-        deployment::{Deployment, DeploymentSecrets, Membership, Site},
+        deployment::{Member, Membership},
         failure::chain,
         limits::{AGREEMENT_POLL, CHANGE_WAIT, JOIN_TIMEOUT},
         operation::Operation,
@@ -74,46 +74,42 @@ pub const DEFINITION: Definition = Definition {
 
 /// A member that is replaced, in its deployment as that is now.
 struct Replacement {
-    deployment: Deployment,
-    secrets: DeploymentSecrets,
+    opened: OpenDeployment,
     index: usize,
 }
 
 impl Replacement {
     /// That of the member which a repair names.
-    async fn of(work: &Work) -> Result<Self, StepError> {
-        let member = repair(&work.operation)?.member.as_str();
-        let (deployment, secrets) = work.allocated().await?;
-        let index = deployment.place_of(member);
-        Ok(Self {
-            index: index.ok_or_else(|| StepError::last(format!("there is no member {member}")))?,
-            deployment,
-            secrets,
-        })
+    async fn named(work: &Work) -> Result<Self, StepError> {
+        Self::of(work, &repair(&work.operation)?.member).await
     }
 
-    fn site(&self) -> Site<'_> {
-        Site::new(&self.deployment, &self.secrets)
+    async fn of(work: &Work, member: &str) -> Result<Self, StepError> {
+        let opened = work.opened().await?;
+        let index = opened.deployment.place_of(member);
+        let index = index.ok_or_else(|| StepError::last(format!("there is no member {member}")))?;
+        Ok(Self { opened, index })
     }
 
-    fn name(&self) -> &str {
-        &self.deployment.members[self.index].name
+    fn member(&self) -> &Member {
+        &self.opened.deployment.members[self.index]
     }
 
-    fn is_joined(&self) -> bool {
-        self.deployment.members[self.index].membership.is_joined()
+    async fn change(&self, place: usize, change: MemberChange) -> Result<(), EngineError> {
+        let (engine, site) = (&self.opened.engine, self.opened.site());
+        engine.change_member(site, place, change).await
     }
 
     /// Fails unless enough members serve without this one. Members that elect a leader are waited for.
     async fn check_others(&self, work: &Work) -> Result<(), StepError> {
         let deadline = Instant::now() + CHANGE_WAIT;
         loop {
-            let seen = work.observe(self.site()).await?;
+            let seen = work.observe(&self.opened).await?;
             if seen.is_usable_without(self.index) {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                let name = self.name();
+                let name = &self.member().name;
                 return Err(StepError::last(format!(
                     "too few members serve without {name}; nothing may be taken from them"
                 )));
@@ -125,67 +121,54 @@ impl Replacement {
     /// Takes the member out of the cluster; it does not run from then on.
     async fn remove(&self, work: &Work) -> Result<(), StepError> {
         self.check_others(work).await?;
-        let engine = work.engine(&self.deployment)?;
-        let provisioner = &work.cluster(&self.deployment)?.provisioner;
-        let heir = (self.index + 1) % self.deployment.members.len();
+        let heir = (self.index + 1) % self.opened.deployment.members.len();
         // The others would find a leader by themselves, only later.
-        if let Err(error) = engine
-            .change_member(self.site(), heir, MemberChange::Lead)
-            .await
-        {
+        if let Err(error) = self.change(heir, MemberChange::Lead).await {
             log::info!(operation:% = work.operation.id; "{}", chain(&error));
         }
-        provisioner
-            .stop(&self.deployment.id, self.name(), Duration::ZERO)
+        let (id, name) = (&self.opened.deployment.id, &self.member().name);
+        self.opened
+            .provisioner()
+            .stop(id, name, Duration::ZERO)
             .await?;
         self.check_others(work).await?;
-        engine
-            .change_member(self.site(), self.index, MemberChange::Leave)
-            .await?;
-        Ok(())
+        Ok(self.change(self.index, MemberChange::Leave).await?)
     }
 
-    async fn wipe(&self, work: &Work) -> Result<(), StepError> {
-        let provisioner = &work.cluster(&self.deployment)?.provisioner;
-        provisioner.wipe(&self.deployment.id, self.name()).await?;
-        Ok(())
+    async fn wipe(&self) -> Result<(), StepError> {
+        let (id, name) = (&self.opened.deployment.id, &self.member().name);
+        Ok(self.opened.provisioner().wipe(id, name).await?)
     }
 
     /// Takes a new member into the cluster. That it comes is written down before.
     async fn add(&mut self, work: &Work) -> Result<(), StepError> {
         self.check_others(work).await?;
         self.set_membership(work, Membership::Joining).await?;
-        let engine = work.engine(&self.deployment)?;
-        engine
-            .change_member(self.site(), self.index, MemberChange::Enter)
-            .await?;
-        Ok(())
+        Ok(self.change(self.index, MemberChange::Enter).await?)
     }
 
     /// Starts the member as it is decided now.
-    async fn start(&self, work: &Work) -> Result<(), StepError> {
-        members::start_one(work, &self.deployment, &self.secrets, self.index).await
+    async fn start(&self) -> Result<(), StepError> {
+        members::start_one(&self.opened, self.index).await
     }
 
     /// Waits until the new member has a vote and serves like the others; it has a time of its own for
     /// that, by how much it has to catch up.
     async fn join(&mut self, work: &Work) -> Result<(), StepError> {
-        let bytes = sizes::bytes_on_disk(work, &self.deployment).await?;
+        let bytes = sizes::bytes_on_disk(&self.opened).await?;
         let patience = JOIN_TIMEOUT + time_to_start(bytes);
-        let engine = work.engine(&self.deployment)?;
-        engine
-            .change_member(self.site(), self.index, MemberChange::Vote { patience })
+        self.change(self.index, MemberChange::Vote { patience })
             .await?;
-        let access = self.deployment.access();
-        members::await_ready(work, &self.deployment, &self.secrets, access).await?;
+        members::await_ready(work, &self.opened).await?;
         self.set_membership(work, Membership::Joined).await?;
         // It runs so already; from now on it is not started without its data.
-        self.start(work).await
+        self.start().await
     }
 
     async fn set_membership(&mut self, work: &Work, now: Membership) -> Result<(), StepError> {
-        self.deployment.members[self.index].membership = now;
-        let (id, members) = (self.deployment.id.clone(), self.deployment.members.clone());
+        let deployment = &mut self.opened.deployment;
+        deployment.members[self.index].membership = now;
+        let (id, members) = (deployment.id.clone(), deployment.members.clone());
         work.write(move |conn| store::deployment::set_members(conn, &id, &members))
             .await
     }
@@ -197,49 +180,43 @@ fn repair(operation: &Operation) -> Result<&Repair, StepError> {
 }
 
 async fn look(work: Arc<Work>) -> Result<Outcome, StepError> {
-    Replacement::of(&work).await?.check_others(&work).await?;
+    Replacement::named(&work).await?.check_others(&work).await?;
     Outcome::done()
 }
 
 async fn remove(work: Arc<Work>) -> Result<Outcome, StepError> {
-    Replacement::of(&work).await?.remove(&work).await?;
+    Replacement::named(&work).await?.remove(&work).await?;
     Outcome::done()
 }
 
 async fn wipe(work: Arc<Work>) -> Result<Outcome, StepError> {
-    Replacement::of(&work).await?.wipe(&work).await?;
+    Replacement::named(&work).await?.wipe().await?;
     Outcome::done()
 }
 
 async fn add(work: Arc<Work>) -> Result<Outcome, StepError> {
-    Replacement::of(&work).await?.add(&work).await?;
+    Replacement::named(&work).await?.add(&work).await?;
     Outcome::done()
 }
 
 async fn start(work: Arc<Work>) -> Result<Outcome, StepError> {
-    Replacement::of(&work).await?.start(&work).await?;
+    Replacement::named(&work).await?.start().await?;
     Outcome::done()
 }
 
 async fn join(work: Arc<Work>) -> Result<Outcome, StepError> {
-    Replacement::of(&work).await?.join(&work).await?;
+    Replacement::named(&work).await?.join(&work).await?;
     Outcome::done()
 }
 
 /// All of it at once, for an operation that meets such a member on its way: each call begins from the beginning.
 pub async fn replace(work: &Work, member: &str) -> Result<(), StepError> {
-    let (deployment, secrets) = work.allocated().await?;
-    let index = deployment.place_of(member);
-    let mut replacement = Replacement {
-        index: index.ok_or_else(|| StepError::last(format!("there is no member {member}")))?,
-        deployment,
-        secrets,
-    };
+    let mut replacement = Replacement::of(work, member).await?;
     log::warn!(operation:% = work.operation.id, member; "the member lost its data and is replaced");
     replacement.remove(work).await?;
-    replacement.wipe(work).await?;
+    replacement.wipe().await?;
     replacement.add(work).await?;
-    replacement.start(work).await?;
+    replacement.start().await?;
     replacement.join(work).await
 }
 
@@ -250,19 +227,12 @@ async fn put_back(work: Arc<Work>) -> Result<Outcome, StepError> {
     if work.was_halted().await? {
         return Outcome::done();
     }
-    let replacement = Replacement::of(&work).await?;
-    if !replacement.is_joined() {
+    let replacement = Replacement::named(&work).await?;
+    if !replacement.member().membership.is_joined() {
         return Outcome::done();
     }
-    let engine = work.engine(&replacement.deployment)?;
-    let access = replacement.deployment.access();
-    let servers = engine.servers(Site::with_access(
-        &replacement.deployment,
-        &replacement.secrets,
-        access,
-    ));
-    let provisioner = &work.cluster(&replacement.deployment)?.provisioner;
-    match provisioner.start(&servers[replacement.index]).await {
+    let Replacement { opened, index } = replacement;
+    match opened.provisioner().start(&opened.servers()[index]).await {
         Ok(()) | Err(ProvisionerError::DataLost { .. }) => Outcome::done(),
         Err(error) => Err(error.into()),
     }

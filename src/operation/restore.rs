@@ -9,16 +9,13 @@ use std::sync::Arc;
 use futures::future::try_join_all;
 
 use super::{
-    Definition, Ending, Outcome, Step, StepError, Work, healing, members,
+    Definition, Ending, OpenDeployment, Outcome, Step, StepError, Work, healing, members,
     provision::{ALLOCATE, CLEANUP, OPEN, begin, fail},
 };
 use crate::{
     engine::{Holding, Seed},
     model::{
-        backup::Manifest,
-        deployment::{Access, Deployment, Site},
-        limits::STOP_GRACE,
-        operation::RestoreSource,
+        backup::Manifest, deployment::Access, limits::STOP_GRACE, operation::RestoreSource,
         schedule::Schedule,
     },
     store::{Conn, StoreError},
@@ -70,56 +67,44 @@ fn manifest(work: &Work) -> Result<&Manifest, StepError> {
     Ok(&source(work)?.manifest)
 }
 
-/// The snapshot's name on the stage.
-fn staged_name(work: &Work, deployment: &Deployment) -> Result<&'static str, StepError> {
-    Ok(work.engine(deployment)?.profile().snapshot_file)
-}
-
 /// Puts the snapshot on the stage. It is checked on the way: what is damaged is not staged.
 async fn fetch(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (deployment, _) = work.allocated().await?;
-    let staged = staged_name(&work, &deployment)?;
-    stage_backup(&work, &deployment, staged).await?;
+    let opened = work.opened().await?;
+    stage_backup(&work, &opened, opened.profile().snapshot_file).await?;
     Outcome::done()
 }
 
 /// Puts the snapshot of the operation's backup on the stage, under the name `staged`.
 pub async fn stage_backup(
     work: &Work,
-    deployment: &Deployment,
+    opened: &OpenDeployment,
     staged: &str,
 ) -> Result<(), StepError> {
     let manifest = manifest(work)?;
     let bytes = manifest.stored.snapshot_bytes;
-    let provisioner = &work.cluster(deployment)?.provisioner;
-    let members = work.engine(deployment)?.profile().members;
     // The staged snapshot and one copy for each member.
-    provisioner.room_for(bytes * (members as u64 + 1)).await?;
-    healing::stage(work, deployment, manifest, staged)
+    let copies = opened.profile().members as u64 + 1;
+    opened.provisioner().room_for(bytes * copies).await?;
+    healing::stage(work, &opened.deployment, manifest, staged)
         .await
         .map_err(|error| error.about(format!("backup {} cannot be used", manifest.backup_id)))
 }
 
 async fn seed(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (deployment, _) = work.allocated().await?;
-    let staged = staged_name(&work, &deployment)?;
+    let opened = work.opened().await?;
+    let staged = opened.profile().snapshot_file;
     let seed = match source(&work)?.clients_notice {
         true => Seed::Backup(staged),
         false => Seed::Snapshot(staged),
     };
-    seed_members(&work, &deployment, seed).await?;
+    seed_members(&opened, seed).await?;
     Outcome::done()
 }
 
 /// Fills the homes of all members anew from `seed`.
-pub async fn seed_members(
-    work: &Work,
-    deployment: &Deployment,
-    seed: Seed<'_>,
-) -> Result<(), StepError> {
-    let engine = work.engine(deployment)?;
-    let provisioner = work.cluster(deployment)?.provisioner.as_ref();
-    let id = &deployment.id;
+pub async fn seed_members(opened: &OpenDeployment, seed: Seed<'_>) -> Result<(), StepError> {
+    let (deployment, provisioner) = (&opened.deployment, opened.provisioner().as_ref());
+    let (id, engine) = (&deployment.id, &opened.engine);
     let seeded = deployment.members.iter().enumerate();
     let seeded = seeded.map(|(place, member)| async move {
         provisioner.stop(id, &member.name, STOP_GRACE).await?;
@@ -132,35 +117,25 @@ pub async fn seed_members(
 }
 
 async fn start(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (deployment, _) = work.allocated().await?;
-    members::start(&work, Access::Certificates).await?;
-    let staged = staged_name(&work, &deployment)?;
-    let provisioner = &work.cluster(&deployment)?.provisioner;
-    provisioner.unstage(&deployment.id, staged).await?;
+    let opened = work.opened().await?.with_access(Access::Certificates);
+    members::start(&opened).await?;
+    let (id, staged) = (&opened.deployment.id, opened.profile().snapshot_file);
+    opened.provisioner().unstage(id, staged).await?;
     Outcome::done()
 }
 
 async fn secure(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (deployment, secrets) = work.allocated().await?;
-    members::await_ready(&work, &deployment, &secrets, Access::Certificates).await?;
-    work.engine(&deployment)?
-        .secure(
-            Site::with_access(&deployment, &secrets, Access::Certificates),
-            Holding::Backup,
-        )
-        .await?;
+    let opened = work.opened().await?.with_access(Access::Certificates);
+    members::await_ready(&work, &opened).await?;
+    let (engine, site) = (&opened.engine, opened.site());
+    engine.secure(site, Holding::Backup).await?;
     Outcome::done()
 }
 
 async fn verify(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (deployment, secrets) = work.allocated().await?;
+    let opened = work.opened().await?.with_access(Access::Passwords);
     let expected = &manifest(&work)?.content;
-    work.engine(&deployment)?
-        .verify(
-            Site::with_access(&deployment, &secrets, Access::Passwords),
-            expected,
-        )
-        .await?;
+    opened.engine.verify(opened.site(), expected).await?;
     Outcome::done()
 }
 

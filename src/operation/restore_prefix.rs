@@ -6,13 +6,9 @@
 
 use std::sync::Arc;
 
-use super::{Definition, Ending, Outcome, Step, StepError, Work, aside, safety};
+use super::{Definition, Ending, OpenDeployment, Outcome, Step, StepError, Work, aside, safety};
 use crate::{
-    engine::Engine,
-    model::{
-        deployment::Site,
-        prefix::{PrefixChanges, PrefixDifference, PrefixRestore},
-    },
+    model::prefix::{PrefixChanges, PrefixDifference, PrefixRestore},
     store::{self, Conn, StoreError},
 };
 
@@ -71,18 +67,16 @@ async fn compare_and_put_back(work: Arc<Work>) -> Result<Outcome, StepError> {
 /// Returns what was changed; none when nothing was to be.
 async fn put_back_from(
     work: &Work,
-    aside: &aside::Aside,
+    aside: &OpenDeployment,
 ) -> Result<Option<PrefixChanges>, StepError> {
     let wanted = wanted(work).await?;
-    let (deployment, secrets) = work.allocated().await?;
-    let engine = work.engine(&deployment)?.as_ref();
-    let pair = (aside.site(), Site::new(&deployment, &secrets));
+    let opened = work.opened().await?;
     let difference = match &wanted.difference {
         Some(difference) => difference.clone(),
         None => {
-            let found = engine
-                .compare_prefix(pair.0, pair.1, &wanted.prefix)
-                .await?;
+            let engine = &opened.engine;
+            let found = engine.compare_prefix(aside.site(), opened.site(), &wanted.prefix);
+            let found = found.await?;
             note(work, &wanted, &found).await?;
             found
         }
@@ -90,16 +84,16 @@ async fn put_back_from(
     if wanted.dry_run {
         return Ok(None);
     }
-    check_room(work, pair.1, difference.bytes(wanted.mode)).await?;
-    Ok(Some(
-        put_back(work, engine, pair, &wanted, &difference).await?,
-    ))
+    check_room(work, &opened, difference.bytes(wanted.mode)).await?;
+    let changes = put_back(work, (aside, &opened), &wanted, &difference).await?;
+    Ok(Some(changes))
 }
 
 /// A database that is filled up is of no use to anybody. What was written by an earlier try is counted twice.
-async fn check_room(work: &Work, site: Site<'_>, bytes: u64) -> Result<(), StepError> {
-    let used = work.observe(site).await?.used_bytes().unwrap_or_default();
-    let quota = site.deployment.quota_bytes();
+async fn check_room(work: &Work, opened: &OpenDeployment, bytes: u64) -> Result<(), StepError> {
+    let seen = work.observe(opened).await?;
+    let used = seen.used_bytes().unwrap_or_default();
+    let quota = opened.deployment.quota_bytes();
     if used + bytes <= quota {
         return Ok(());
     }
@@ -112,8 +106,7 @@ async fn check_room(work: &Work, site: Site<'_>, bytes: u64) -> Result<(), StepE
 
 async fn put_back(
     work: &Work,
-    engine: &dyn Engine,
-    (aside, site): (Site<'_>, Site<'_>),
+    (aside, opened): (&OpenDeployment, &OpenDeployment),
     wanted: &PrefixRestore,
     difference: &PrefixDifference,
 ) -> Result<PrefixChanges, StepError> {
@@ -123,8 +116,9 @@ async fn put_back(
     loop {
         // A worker that stood still must not write over what its users did since the end.
         aside::has_claim(work).await?;
+        let (engine, site) = (&opened.engine, opened.site());
         let done = engine
-            .put_back(aside, site, wanted, &difference.point, from)
+            .put_back(aside.site(), site, wanted, &difference.point, from)
             .await?;
         left += done.left;
         kept += done.kept;

@@ -1,22 +1,17 @@
 //! How large and how full the database of a deployment is.
 
-use super::{StepError, Work};
+use super::{OpenDeployment, StepError, Work};
 use crate::{
-    model::{
-        deployment::{Deployment, DeploymentSecrets, Site},
-        full::Fullness,
-        observation::Observation,
-    },
+    model::{full::Fullness, observation::Observation},
     provisioner::files_of,
 };
 
 /// What the members say now, and how large the largest one's database is by that, in bytes.
 pub async fn observe_size(
     work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
+    opened: &OpenDeployment,
 ) -> Result<(Observation, u64), StepError> {
-    let seen = work.observe(Site::new(deployment, secrets)).await?;
+    let seen = work.observe(opened).await?;
     match seen.database_bytes() {
         Some(bytes) => Ok((seen, bytes)),
         None => Err(StepError::passing(
@@ -26,31 +21,23 @@ pub async fn observe_size(
 }
 
 /// How full a deployment's database is now.
-pub async fn fullness(
-    work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
-) -> Result<Fullness, StepError> {
-    let (seen, _) = observe_size(work, deployment, secrets).await?;
-    let profile = work.engine(deployment)?.profile();
-    let is_safe = profile.full_is_safe(deployment.version);
+pub async fn fullness(work: &Work, opened: &OpenDeployment) -> Result<Fullness, StepError> {
+    let (seen, _) = observe_size(work, opened).await?;
+    let deployment = &opened.deployment;
+    let is_safe = opened.profile().full_is_safe(deployment.version);
     let is_closed = deployment.closed_since.is_some();
-    Ok(Fullness::of(
-        &seen,
-        deployment.quota_bytes(),
-        is_safe,
-        is_closed,
-    ))
+    let quota = deployment.quota_bytes();
+    Ok(Fullness::of(&seen, quota, is_safe, is_closed))
 }
 
 /// How large the largest member's database is on its disk, in bytes. It is known at once, however
 /// busy the members are.
-pub async fn bytes_on_disk(work: &Work, deployment: &Deployment) -> Result<u64, StepError> {
-    let wanted = work.engine(deployment)?.profile().database_file;
-    let provisioner = &work.cluster(deployment)?.provisioner;
+pub async fn bytes_on_disk(opened: &OpenDeployment) -> Result<u64, StepError> {
+    let (deployment, wanted) = (&opened.deployment, opened.profile().database_file);
     let mut largest = 0;
     for member in &deployment.members {
-        let seen = files_of(provisioner, &deployment.id, &member.name, &wanted).await?;
+        let name = &member.name;
+        let seen = files_of(opened.provisioner(), &deployment.id, name, &wanted).await?;
         let databases = seen.iter().map(|file| file.bytes_on_disk);
         largest = databases.fold(largest, u64::max);
     }

@@ -16,12 +16,13 @@ use std::sync::Arc;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Definition, Ending, Outcome, Step, StepError, Work, members, relief, repair, safety, sizes,
+    Definition, Ending, OpenDeployment, Outcome, Step, StepError, Work, members, relief, repair,
+    safety, sizes,
 };
 use crate::{
     engine::{MemberChange, Passage, Relief},
     model::{
-        deployment::{Deployment, DeploymentSecrets, Member, Shape, Site},
+        deployment::{Member, Shape},
         failure::chain,
         limits::{AGREEMENT_POLL, AGREEMENT_TIMEOUT, CHECKPOINT_TIMEOUT},
         observation::MemberObservation,
@@ -64,14 +65,11 @@ fn change(work: &Work) -> Result<&Change, StepError> {
 /// Everything that can be found out before a member is touched.
 async fn check(work: Arc<Work>) -> Result<Outcome, StepError> {
     let change = change(&work)?;
-    let (deployment, secrets) = work.allocated().await?;
-    let installed = work
-        .cluster(&deployment)?
-        .provisioner
-        .versions(&deployment.engine);
+    let opened = work.opened().await?;
+    let installed = opened.provisioner().versions(&opened.deployment.engine);
     let missing = change.path.iter().find(|s| !installed.contains(&s.version));
     if let Some(Shape { version, .. }) = missing {
-        let engine = &deployment.engine;
+        let engine = &opened.deployment.engine;
         return Err(StepError::last(format!(
             "{engine} {version} is not installed any more"
         )));
@@ -80,12 +78,12 @@ async fn check(work: Arc<Work>) -> Result<Outcome, StepError> {
         // An upgrade cannot be taken back.
         safety::check(&work, work.operation.backup.clone(), "the upgrade").await?;
     }
-    members::check_serving(&work, &deployment, &secrets).await?;
+    members::check_serving(&work, &opened).await?;
     if change.upgrades() {
-        check_obstacles(&work, &deployment, &secrets, change.goal()).await?;
+        check_obstacles(&work, &opened, change.goal()).await?;
     }
-    if change.goal().units < deployment.units {
-        check_size(&work, &deployment, &secrets, change.goal()).await?;
+    if change.goal().units < opened.deployment.units {
+        check_size(&work, &opened, change.goal()).await?;
     }
     Outcome::done()
 }
@@ -93,20 +91,15 @@ async fn check(work: Arc<Work>) -> Result<Outcome, StepError> {
 /// What stands against an upgrade is put right where the broker can, and told where it cannot.
 async fn check_obstacles(
     work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
+    opened: &OpenDeployment,
     goal: Shape,
 ) -> Result<(), StepError> {
-    let engine = work.engine(deployment)?;
+    let engine = &opened.engine;
     let version = goal.version;
-    let mut found = engine
-        .obstacles(Site::new(deployment, secrets), version)
-        .await?;
+    let mut found = engine.obstacles(opened.site(), version).await?;
     if found.iter().any(|obstacle| obstacle.is_mended) {
-        members::restore_users(work, deployment, secrets).await?;
-        found = engine
-            .obstacles(Site::new(deployment, secrets), version)
-            .await?;
+        members::restore_users(work, opened).await?;
+        found = engine.obstacles(opened.site(), version).await?;
     }
     if found.is_empty() {
         return Ok(());
@@ -118,14 +111,9 @@ async fn check_obstacles(
     )))
 }
 
-async fn check_size(
-    work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
-    goal: Shape,
-) -> Result<(), StepError> {
-    let (seen, bytes) = sizes::observe_size(work, deployment, secrets).await?;
-    if seen.serving() < deployment.members.len() {
+async fn check_size(work: &Work, opened: &OpenDeployment, goal: Shape) -> Result<(), StepError> {
+    let (seen, bytes) = sizes::observe_size(work, opened).await?;
+    if seen.serving() < opened.deployment.members.len() {
         return Err(StepError::passing(
             "not all members say how large the database is",
         ));
@@ -140,44 +128,44 @@ async fn check_size(
 
 /// Changes one member, or finishes when all are changed.
 async fn roll(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (deployment, secrets) = work.allocated().await?;
+    let opened = work.opened().await?;
     let change = change(&work)?;
-    let to = change.next(deployment.shape());
-    let unchanged = |member: &Member| deployment.shape_of(member) != to;
+    let to = change.next(opened.deployment.shape());
+    let unchanged = |member: &Member| opened.deployment.shape_of(member) != to;
     let is_as_it_was = |member: &Member| unchanged(member) || member.checkpointing;
     // It does not come back by itself, and no other one is touched without it.
-    if let Some(lost) = members::lost(&work, &deployment).await? {
+    if let Some(lost) = members::lost(&opened).await? {
         repair::replace(&work, &lost).await?;
         return Ok(Outcome::Again);
     }
-    members::start_as_decided(&work, &deployment, &secrets).await?;
+    members::start_as_decided(&work, &opened).await?;
     // No relief comes in between.
-    if relief::close_if_unsafe(&work, &deployment, &secrets).await? {
+    if relief::close_if_unsafe(&work, &opened).await? {
         return Ok(Outcome::Again);
     }
-    if deployment.shape() == to && !deployment.members.iter().any(is_as_it_was) {
+    if opened.deployment.shape() == to && !opened.deployment.members.iter().any(is_as_it_was) {
         return Outcome::done();
     }
-    let profile = work.engine(&deployment)?.profile();
-    if profile.checkpoints(deployment.version, to.version)
-        && deployment.members.iter().all(unchanged)
+    let profile = opened.profile();
+    if profile.checkpoints(opened.deployment.version, to.version)
+        && opened.deployment.members.iter().all(unchanged)
     {
-        let here = deployment.shape();
-        let standings = standings(&work, &deployment, &secrets, |member| member.checkpointing);
+        let here = opened.deployment.shape();
+        let standings = standings(&opened, |member| member.checkpointing);
         if let Some(next) = next_move(&led(standings.await?)?) {
-            change_member(&work, deployment, &secrets, next, here, true).await?;
+            change_member(&work, opened, next, here, true).await?;
             return Ok(Outcome::Again);
         }
-        await_checkpoints(&work, &deployment, &secrets).await?;
+        await_checkpoints(&opened).await?;
     }
     // Then this start serves for the line after it as well.
     let goes_on = profile.checkpoints(to.version, change.next(to).version);
-    let standings = standings(&work, &deployment, &secrets, |member| {
-        deployment.shape_of(member) == to && member.checkpointing == goes_on
+    let standings = standings(&opened, |member| {
+        opened.deployment.shape_of(member) == to && member.checkpointing == goes_on
     });
     match next_move(&led(standings.await?)?) {
-        Some(next) => change_member(&work, deployment, &secrets, next, to, goes_on).await?,
-        None => settle(&work, deployment, &secrets, to).await?,
+        Some(next) => change_member(&work, opened, next, to, goes_on).await?,
+        None => settle(&work, opened, to).await?,
     }
     Ok(Outcome::Again)
 }
@@ -193,19 +181,13 @@ fn led(standings: Vec<MemberProgress>) -> Result<Vec<MemberProgress>, StepError>
 
 /// Waits until every member has written its whole state down since it was told to. What is in its
 /// log from before is then not read any more.
-async fn await_checkpoints(
-    work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
-) -> Result<(), StepError> {
-    let engine = work.engine(deployment)?;
-    let before = newest_checkpoints(work, deployment).await?;
+async fn await_checkpoints(opened: &OpenDeployment) -> Result<(), StepError> {
+    let engine = &opened.engine;
+    let before = newest_checkpoints(opened).await?;
     let deadline = Instant::now() + CHECKPOINT_TIMEOUT;
     loop {
-        engine
-            .pass(Site::new(deployment, secrets), Passage::FillLogs)
-            .await?;
-        let now = newest_checkpoints(work, deployment).await?;
+        engine.pass(opened.site(), Passage::FillLogs).await?;
+        let now = newest_checkpoints(opened).await?;
         if now.iter().zip(&before).all(|(now, before)| now > before) {
             return Ok(());
         }
@@ -219,12 +201,9 @@ async fn await_checkpoints(
 }
 
 /// The name of each member's newest checkpoint; none where there is none yet.
-async fn newest_checkpoints(
-    work: &Work,
-    deployment: &Deployment,
-) -> Result<Vec<Option<String>>, StepError> {
-    let wanted = work.engine(deployment)?.profile().checkpoints;
-    let provisioner = &work.cluster(deployment)?.provisioner;
+async fn newest_checkpoints(opened: &OpenDeployment) -> Result<Vec<Option<String>>, StepError> {
+    let (deployment, provisioner) = (&opened.deployment, opened.provisioner());
+    let wanted = opened.profile().checkpoints;
     let mut newest = Vec::new();
     for member in &deployment.members {
         let seen = files_of(provisioner, &deployment.id, &member.name, &wanted).await?;
@@ -235,97 +214,77 @@ async fn newest_checkpoints(
 
 /// How the members stand; `moved` says of each whether it was changed already.
 async fn standings(
-    work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
+    opened: &OpenDeployment,
     moved: impl Fn(&Member) -> bool,
 ) -> Result<Vec<MemberProgress>, StepError> {
-    let seen = work
-        .engine(deployment)?
-        .observe(Site::new(deployment, secrets))
-        .await?;
+    let seen = opened.engine.observe(opened.site()).await?;
     let standing = |(member, seen): (&Member, &MemberObservation)| MemberProgress {
         moved: moved(member),
         serves: seen.serves(),
         leads: seen.leads(),
     };
-    Ok(deployment.members.iter().zip(&seen).map(standing).collect())
+    let members = opened.deployment.members.iter();
+    Ok(members.zip(&seen).map(standing).collect())
 }
 
 /// Starts one member in another shape.
 async fn change_member(
     work: &Work,
-    mut deployment: Deployment,
-    secrets: &DeploymentSecrets,
+    mut opened: OpenDeployment,
     next: Move,
     shape: Shape,
     checkpointing: bool,
 ) -> Result<(), StepError> {
     if let Some(heir) = next.heir {
-        hand_over(work, &deployment, secrets, heir).await?;
+        hand_over(work, &opened, heir).await?;
     }
+    let deployment = &mut opened.deployment;
     let own = (shape != deployment.shape()).then_some(shape);
     let member = &mut deployment.members[next.member];
     (member.shape, member.checkpointing) = (own, checkpointing);
     let decided = deployment.clone();
     work.write(move |conn| store::deployment::reshape(conn, &decided))
         .await?;
-    members::start_one(work, &deployment, secrets, next.member).await
+    members::start_one(&opened, next.member).await
 }
 
 /// The place of the member that comes next, which does not lead any more where another one can; none
 /// when all have come along. `moved` says of each whether it has.
 pub(super) async fn next_one(
     work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
+    opened: &OpenDeployment,
     moved: impl Fn(&Member) -> bool,
 ) -> Result<Option<usize>, StepError> {
-    let standings = standings(work, deployment, secrets, moved).await?;
+    let standings = standings(opened, moved).await?;
     let Some(next) = next_move(&led(standings)?) else {
         return Ok(None);
     };
     if let Some(heir) = next.heir {
-        hand_over(work, deployment, secrets, heir).await?;
+        hand_over(work, opened, heir).await?;
     }
     Ok(Some(next.member))
 }
 
 /// Has another member lead. Where that fails, the others find a new leader by themselves, only later.
-async fn hand_over(
-    work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
-    heir: usize,
-) -> Result<(), StepError> {
-    let engine = work.engine(deployment)?;
-    if let Err(error) = engine
-        .change_member(Site::new(deployment, secrets), heir, MemberChange::Lead)
-        .await
-    {
+async fn hand_over(work: &Work, opened: &OpenDeployment, heir: usize) -> Result<(), StepError> {
+    let (engine, site) = (&opened.engine, opened.site());
+    if let Err(error) = engine.change_member(site, heir, MemberChange::Lead).await {
         log::warn!(operation:% = work.operation.id; "{}", chain(&error));
     }
     Ok(())
 }
 
 /// All members have their new shape: now the deployment has it.
-async fn settle(
-    work: &Work,
-    deployment: Deployment,
-    secrets: &DeploymentSecrets,
-    to: Shape,
-) -> Result<(), StepError> {
-    let engine = work.engine(&deployment)?;
-    if enters_with_way_back(work, &deployment, to)? {
+async fn settle(work: &Work, opened: OpenDeployment, to: Shape) -> Result<(), StepError> {
+    let engine = &opened.engine;
+    if enters_with_way_back(&opened, to) {
         // Of an earlier try that was taken back: the members would stay at the older line.
-        engine
-            .pass(Site::new(&deployment, secrets), Passage::EndWayBack)
-            .await?;
+        engine.pass(opened.site(), Passage::EndWayBack).await?;
     }
     let deadline = Instant::now() + AGREEMENT_TIMEOUT;
     // Before, a member of the line after the next would skip one.
     while !engine
-        .agreed_version(Site::new(&deployment, secrets))
+        .agreed_version(opened.site())
         .await?
         .same_line(&to.version)
     {
@@ -336,105 +295,86 @@ async fn settle(
         }
         sleep(AGREEMENT_POLL).await;
     }
-    let fullness = sizes::fullness(work, &deployment, secrets).await?;
-    if to.units > deployment.units || fullness.is_full && fullness.has_room() {
-        engine
-            .relieve(Site::new(&deployment, secrets), Relief::ClearAlarms)
-            .await?;
+    let fullness = sizes::fullness(work, &opened).await?;
+    let is_larger = to.units > opened.deployment.units;
+    if is_larger || fullness.is_full && fullness.has_room() {
+        engine.relieve(opened.site(), Relief::ClearAlarms).await?;
     }
-    let deployment = deployment.reshaped(to);
+    let deployment = opened.deployment.reshaped(to);
     work.write(move |conn| store::deployment::reshape(conn, &deployment))
         .await
 }
 
 /// Whether the way from the deployment's version to that of `to` can be gone back.
-fn enters_with_way_back(
-    work: &Work,
-    deployment: &Deployment,
-    to: Shape,
-) -> Result<bool, StepError> {
-    let profile = work.engine(deployment)?.profile();
-    let entry = profile.entry(deployment.version, to.version);
-    Ok(entry.is_some_and(|entry| entry.has_way_back))
+fn enters_with_way_back(opened: &OpenDeployment, to: Shape) -> bool {
+    let entry = opened
+        .profile()
+        .entry(opened.deployment.version, to.version);
+    entry.is_some_and(|entry| entry.has_way_back)
 }
 
 /// Takes the members that were changed back to what the deployment is as a whole, also when they
 /// have agreed on the new line already; goes on to it where that leaves no way back.
 async fn roll_back(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let (deployment, secrets) = work.allocated().await?;
+    let opened = work.opened().await?;
     // They go with the instance.
     if work.was_halted().await? {
         return Outcome::done();
     }
-    let back = deployment.shape();
+    let back = opened.deployment.shape();
     let ahead = change(&work)?.next(back);
-    let standings = standings(&work, &deployment, &secrets, |member| {
-        deployment.shape_of(member) == back && !member.checkpointing
+    let standings = standings(&opened, |member| {
+        opened.deployment.shape_of(member) == back && !member.checkpointing
     });
     let standings = standings.await?;
-    let has_way_back = enters_with_way_back(&work, &deployment, ahead)?;
+    let has_way_back = enters_with_way_back(&opened, ahead);
     let Some(next) = next_move(&standings) else {
         // One that was down before is not waited for: it is as it was.
-        members::start_what_can(&work, &deployment, &secrets).await?;
-        members::await_usable(&work, &deployment, &secrets).await?;
+        members::start_what_can(&opened).await?;
+        members::await_usable(&work, &opened).await?;
         if has_way_back {
-            let engine = work.engine(&deployment)?;
-            engine
-                .pass(Site::new(&deployment, &secrets), Passage::EndWayBack)
-                .await?;
+            let passage = Passage::EndWayBack;
+            opened.engine.pass(opened.site(), passage).await?;
         }
         return Outcome::done();
     };
     // No other one is touched while it is away, and by itself it does not come back.
-    if let Some(lost) = members::lost(&work, &deployment).await? {
+    if let Some(lost) = members::lost(&opened).await? {
         repair::replace(&work, &lost).await?;
         return Ok(Outcome::Again);
     }
-    let is_behind = |member: &Member| deployment.shape_of(member) != ahead;
-    let places = (0..).zip(&deployment.members);
+    let is_behind = |member: &Member| opened.deployment.shape_of(member) != ahead;
+    let places = (0..).zip(&opened.deployment.members);
     let behind = places.filter(|(_, member)| is_behind(member));
     let behind: Vec<usize> = behind.map(|(place, _)| place).collect();
-    if behind.len() <= 1 && is_final(&work, &deployment, &secrets, ahead).await? {
+    if behind.len() <= 1 && is_final(&opened, ahead).await? {
         if let Some(&member) = behind.first() {
             // They agreed while this one was taken back: they do not let it in any more.
             let forth = Move { member, heir: None };
-            change_member(&work, deployment, &secrets, forth, ahead, false).await?;
+            change_member(&work, opened, forth, ahead, false).await?;
             return Ok(Outcome::Again);
         }
-        members::start_as_decided(&work, &deployment, &secrets).await?;
+        members::start_as_decided(&work, &opened).await?;
         if !has_way_back {
-            settle(&work, deployment, &secrets, ahead).await?;
+            settle(&work, opened, ahead).await?;
             return Outcome::done();
         }
-        let engine = work.engine(&deployment)?;
-        engine
-            .pass(
-                Site::new(&deployment, &secrets),
-                Passage::BeginWayBack(back.version),
-            )
-            .await?;
+        let passage = Passage::BeginWayBack(back.version);
+        opened.engine.pass(opened.site(), passage).await?;
     } else if standings[next.member].serves {
-        members::start_as_decided(&work, &deployment, &secrets).await?;
+        members::start_as_decided(&work, &opened).await?;
     }
     // One that is down anyhow comes first, without waiting for it.
-    change_member(&work, deployment, &secrets, next, back, false).await?;
+    change_member(&work, opened, next, back, false).await?;
     Ok(Outcome::Again)
 }
 
 /// Whether the members have agreed on the line of `ahead` already.
-async fn is_final(
-    work: &Work,
-    deployment: &Deployment,
-    secrets: &DeploymentSecrets,
-    ahead: Shape,
-) -> Result<bool, StepError> {
-    if ahead.version.same_line(&deployment.version) {
+async fn is_final(opened: &OpenDeployment, ahead: Shape) -> Result<bool, StepError> {
+    if ahead.version.same_line(&opened.deployment.version) {
         return Ok(false);
     }
-    let engine = work.engine(deployment)?;
-    let agreed = engine
-        .agreed_version(Site::new(deployment, secrets))
-        .await?;
+    let agreed = opened.engine.agreed_version(opened.site()).await?;
     Ok(agreed.same_line(&ahead.version))
 }
 
