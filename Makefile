@@ -6,7 +6,7 @@ debug := $(CARGO_TARGET_DIR)/debug
 release := $(CARGO_TARGET_DIR)/release
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo run test test-postgres test-postgres-versions chaos kubernetes fuzz bench bench-backup pictures fmt lint clean
+.PHONY: help setup build demo run test test-postgres test-postgres-versions test-minio chaos kubernetes fuzz bench bench-backup pictures fmt lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -45,6 +45,10 @@ test-postgres-versions: ## some of them over the oldest and the newest PostgreSQ
 			$(CARGO) test --locked --test it -- $(postgres_short) || exit 1; \
 	done
 	COMPOSE_BROKER_TEST_STORE=pooled $(CARGO) test --locked --test it -- $(postgres_short)
+
+test-minio: ## the tests of backups in S3 once more, with another server
+	@scripts/setup.sh --s3 --minio
+	@scripts/minio/test.sh
 
 chaos: ## kill and cut off brokers while tenants ask for COMPOSE_BROKER_CHAOS_OPERATIONS things (1000)
 	@scripts/setup.sh --postgres

@@ -14,6 +14,8 @@
 #                       Where it is not to be had, its test is skipped.
 #   setup.sh --s3       also the server of S3 that tests keep backups in: versitygw, built
 #                       with Go into tools/versitygw/. Without Go its tests are skipped.
+#   setup.sh --minio    also another server of S3, for `make test-minio`: built with Go into
+#                       tools/minio/, which takes some minutes.
 #   setup.sh --postgres also the PostgreSQL server and the pooler that Debian ships, for
 #                       tests that start their own. No database is made of it here.
 #   setup.sh --postgres-versions
@@ -39,13 +41,13 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 axe=$here/../tools/axe
 schemathesis=$here/../tools/schemathesis
 promtool=$here/../tools/promtool
-versitygw=$here/../tools/versitygw
 postgres_versions=$here/../tools/postgres
 browser=
 fuzz=
 bench=
 rules=
 s3=
+minio=
 postgres=
 all_postgres=
 kubernetes=
@@ -240,34 +242,31 @@ fetch_promtool() (
     fi
 )
 
-# What a server of S3 was built of: versions and hashes of all its modules.
-versitygw_origin() { cat "$here"/s3/go.mod "$here"/s3/go.sum | sha256sum; }
-
-has_versitygw() {
-    [[ -x $versitygw/versitygw && $(cat "$versitygw/.origin" 2>/dev/null) == "$(versitygw_origin)" ]]
-}
-
-# Builds versitygw into tools/versitygw/, which git does not see. Its modules come from whatever proxy Go has
-# been set up with, and others than those that go.sum names are refused.
-build_versitygw() (
-    if has_versitygw; then return; fi
+# build_server FOLDER NAME: builds the server of S3 that scripts/FOLDER/go.mod names into tools/NAME/, which git does
+# not see. Its modules come from whatever proxy Go has been set up with, and others than those that go.sum names are
+# refused.
+build_server() (
+    target=$here/../tools/$2
+    # What it is built of: versions and hashes of all its modules.
+    origin=$(cat "$here/$1"/go.mod "$here/$1"/go.sum | sha256sum)
+    if [[ -x $target/$2 && $(cat "$target/.origin" 2>/dev/null) == "$origin" ]]; then return; fi
     if ! has go; then
-        warn "warning: no Go in PATH to build versitygw with: backups in S3 are not tried"
+        warn "warning: no Go in PATH to build $2 with: backups in S3 are not tried with it"
         return
     fi
     log=$(mktemp)
     trap 'rm -f "$log"' EXIT
-    mkdir -p "$versitygw"
-    cd "$here/s3"
+    mkdir -p "$target"
+    cd "$here/$1"
     export CGO_ENABLED=0 GOWORK=off
-    if ! go build -mod=readonly -trimpath -ldflags '-s -w' -o "$versitygw/versitygw" tool >"$log" 2>&1 </dev/null; then
+    if ! go build -mod=readonly -trimpath -ldflags '-s -w' -o "$target/$2" tool >"$log" 2>&1 </dev/null; then
         grep -v '^go: downloading ' "$log" | tail -n 5 >&2
-        warn "warning: Go could not build versitygw: backups in S3 are not tried"
+        warn "warning: Go could not build $2: backups in S3 are not tried with it"
         return
     fi
     # Last, so that half a program is never taken for a whole one.
-    versitygw_origin >"$versitygw/.origin"
-    say "versitygw is in tools/versitygw/"
+    echo "$origin" >"$target/.origin"
+    say "$2 is in tools/$2/"
 )
 
 # Prints what to put before a command that needs root; fails when nothing helps.
@@ -335,10 +334,11 @@ main() {
             --bench) bench=yes ;;
             --rules) rules=yes ;;
             --s3) s3=yes ;;
+            --minio) minio=yes ;;
             --postgres) postgres=yes ;;
             --postgres-versions) all_postgres=yes ;;
             --kubernetes) kubernetes=yes ;;
-            *) warn 'usage: setup.sh [--browser] [--fuzz] [--bench] [--rules] [--s3] [--postgres] [--postgres-versions] [--kubernetes]' && return 2 ;;
+            *) warn 'usage: setup.sh [--browser] [--fuzz] [--bench] [--rules] [--s3] [--minio] [--postgres] [--postgres-versions] [--kubernetes]' && return 2 ;;
         esac
         shift
     done
@@ -355,7 +355,8 @@ main() {
     if [[ -n $browser ]]; then fetch_axe; fi
     if [[ -n $fuzz ]]; then fetch_schemathesis; fi
     if [[ -n $rules ]]; then fetch_promtool; fi
-    if [[ -n $s3 ]]; then build_versitygw; fi
+    if [[ -n $s3 ]]; then build_server s3 versitygw; fi
+    if [[ -n $minio ]]; then build_server minio minio; fi
     if [[ -n $all_postgres ]]; then fetch_postgres_versions; fi
     exec "$here/engines.sh"
 }

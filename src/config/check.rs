@@ -14,10 +14,11 @@ use super::{
     clusters::{self, ClusterSettings},
     number, one_of,
     settings::Settings,
+    stores::StoreAddresses,
     wrong,
 };
 use crate::{
-    backups::{self, SharedPlace, StoreSettings},
+    backups::{self, SharedPlace},
     disk,
     logging::{self, LogFormat},
     model::{
@@ -282,7 +283,7 @@ impl Places {
     pub(super) fn check(
         settings: &Settings,
         database_url: Option<Secret>,
-        of_stores: &StoreSettings,
+        stores: &StoreAddresses<'_>,
     ) -> Result<Self, ConfigError> {
         let ports = parsed("COMPOSE_BROKER_PORT_RANGE", &settings.port_range)?;
         let data_dir = disk::full_path(&settings.data_dir).map_err(|e| {
@@ -292,8 +293,8 @@ impl Places {
         let database_url = database_url.unwrap_or_else(|| {
             Secret::new(format!("sqlite://{}", data_dir.join("broker.db").display()))
         });
-        let backups = backups_of(settings, &data_dir, of_stores)?;
-        let mirror = mirror_of(settings, &backups, of_stores)?;
+        let backups = backups_of(settings, &data_dir, stores)?;
+        let mirror = mirror_of(settings, &backups, stores)?;
         let exposure = settings.members.exposure()?;
         let clusters = clusters(settings, &data_dir, &backups, ports, &exposure)?;
         Ok(Self {
@@ -318,8 +319,9 @@ pub(super) fn clusters_alone(settings: &Settings) -> Vec<ClusterSettings> {
         first: 1,
         last: u16::MAX,
     });
-    let backups = backups_of(settings, &data_dir, &StoreSettings::default())
-        .unwrap_or_else(|_| own_backups(&data_dir));
+    let stores = StoreAddresses::unchecked(&settings.s3);
+    let backups =
+        backups_of(settings, &data_dir, &stores).unwrap_or_else(|_| own_backups(&data_dir));
     // They go on as they were started, whatever is wrong with who reaches them.
     let exposure = settings.members.exposure().unwrap_or_default();
     clusters(settings, &data_dir, &backups, ports, &exposure).unwrap_or_default()
@@ -328,11 +330,12 @@ pub(super) fn clusters_alone(settings: &Settings) -> Vec<ClusterSettings> {
 fn backups_of(
     settings: &Settings,
     data_dir: &Path,
-    of_stores: &StoreSettings,
+    stores: &StoreAddresses<'_>,
 ) -> Result<SharedPlace, ConfigError> {
     let front = match &settings.backup_store {
         None => own_backups(data_dir),
-        Some(address) => backups::place(address, of_stores)
+        Some(address) => stores
+            .place(address)
             .map_err(|reason| wrong("COMPOSE_BROKER_BACKUP_STORE", reason))?,
     };
     const OLDER: &str = "COMPOSE_BROKER_OLDER_BACKUP_STORES";
@@ -340,8 +343,10 @@ fn backups_of(
     let older = older.split(',').map(str::trim).filter(|t| !t.is_empty());
     let mut behind = Vec::new();
     for address in older {
-        let place = backups::place(address, of_stores).map_err(|reason| wrong(OLDER, reason))?;
-        if place.shown() == front.shown() {
+        let place = stores
+            .place(address)
+            .map_err(|reason| wrong(OLDER, reason))?;
+        if place.address() == front.address() {
             let reason =
                 format!("{address:?} is where new backups go (COMPOSE_BROKER_BACKUP_STORE)");
             return Err(wrong(OLDER, reason));
@@ -356,15 +361,17 @@ fn backups_of(
 fn mirror_of(
     settings: &Settings,
     backups: &SharedPlace,
-    of_stores: &StoreSettings,
+    stores: &StoreAddresses<'_>,
 ) -> Result<Option<SharedPlace>, ConfigError> {
     const MIRROR: &str = "COMPOSE_BROKER_BACKUP_MIRROR";
     let given = settings.backup_mirror.as_deref().map(str::trim);
     let Some(address) = given.filter(|address| !address.is_empty()) else {
         return Ok(None);
     };
-    let mirror = backups::place(address, of_stores).map_err(|reason| wrong(MIRROR, reason))?;
-    let place = |of: &SharedPlace| format!("{}/", of.shown().trim_end_matches('/'));
+    let mirror = stores
+        .place(address)
+        .map_err(|reason| wrong(MIRROR, reason))?;
+    let place = |of: &SharedPlace| format!("{}/", of.address().trim_end_matches('/'));
     let own = place(&mirror);
     for other in backups.behind().iter().chain([backups]) {
         let other = place(other);

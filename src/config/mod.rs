@@ -26,6 +26,7 @@ mod paths;
 mod postgres;
 mod s3;
 mod settings;
+mod stores;
 
 pub use crate::model::marker::Accepted;
 pub use check::{Conventions, Limits, Listening, Logging, Places, Retention};
@@ -43,9 +44,10 @@ use s3::AwsSettings;
 pub use s3::S3Flags;
 use settings::SecretSettings;
 pub use settings::{SECRETS_HELP, Settings};
+use stores::StoreAddresses;
 
 /// A setting that cannot be used.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{setting}: {reason}")]
 pub struct ConfigError {
     /// The environment variable's name.
@@ -176,7 +178,8 @@ impl Config {
         let clock_offset_file = check::clock_offset_file(settings)?;
         let catalog = check::catalog(settings)?;
         let database_url = secrets.database_url.clone().or(cloud.database_url);
-        let places = Places::check(settings, database_url, &settings.s3.check(aws)?)?;
+        let stores = StoreAddresses::check(&settings.s3, aws)?;
+        let places = Places::check(settings, database_url, &stores)?;
         let access = Access::check(settings.username.as_deref(), secrets, &places)?;
         Ok(Self {
             listening,

@@ -8,10 +8,11 @@ use super::{
     ConfigError,
     paths::path,
     s3::{AwsSettings, S3Flags},
+    stores::StoreAddresses,
     wrong,
 };
 use crate::{
-    backups::{LookError, Suspect, Wanted, place, place_before},
+    backups::{LookError, Suspect, Wanted, place_before},
     model::ids::BackupId,
     seal::KeyRing,
 };
@@ -77,9 +78,9 @@ impl OfflineLook {
             only: self.backup.clone(),
             to: self.to.clone(),
         };
-        let settings = self.s3.check(AwsSettings::read(variable))?;
+        let stores = StoreAddresses::check(&self.s3, AwsSettings::read(variable))?;
         let place_at = |address: &String, what: &'static str| {
-            place(address, &settings).map_err(|reason| wrong(what, reason))
+            stores.place(address).map_err(|reason| wrong(what, reason))
         };
         let older = self
             .older

@@ -141,7 +141,39 @@ impl S3Flags {
         ]
     }
 
-    pub(super) fn check(&self, aws: AwsSettings) -> Result<StoreSettings, ConfigError> {
+    /// Sets what an address of a bucket says of itself, by the setting's name without `S3_`.
+    pub(super) fn set(&mut self, name: &str, value: String) -> Result<(), String> {
+        const NAMES: &str = "endpoint, region, addressing, ca, credentials_file, profile, checksums, part_mib, \
+                             parts_at_once, mib_per_second, object_lock and patience";
+        let given = (!value.is_empty()).then(|| value.clone());
+        match name {
+            "endpoint" => self.s3_endpoint = given,
+            "region" => self.s3_region = given,
+            "addressing" => self.s3_addressing = given,
+            "ca" => self.s3_ca = given.map(PathBuf::from),
+            "credentials_file" => self.s3_credentials_file = given.map(PathBuf::from),
+            "profile" => self.s3_profile = given,
+            "checksums" => self.s3_checksums = value,
+            "part_mib" => self.s3_part_mib = value,
+            "parts_at_once" => self.s3_parts_at_once = value,
+            "mib_per_second" => self.s3_mib_per_second = value,
+            "object_lock" => self.s3_object_lock = value,
+            "patience" => self.s3_patience = value,
+            _ => return Err(format!("has no setting {name:?}: there are {NAMES}")),
+        }
+        let relative = self.paths().into_iter().find_map(|(setting, path)| {
+            let setting = setting.replace("COMPOSE_BROKER_S3_", "").to_lowercase();
+            (setting == name && !path?.is_absolute()).then_some(setting)
+        });
+        match relative {
+            Some(name) => Err(format!(
+                "has a setting that is wrong: {name} is no absolute path"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn check(&self, aws: &AwsSettings) -> Result<StoreSettings, ConfigError> {
         let part_mib = number(
             "COMPOSE_BROKER_S3_PART_MIB",
             &self.s3_part_mib,
@@ -199,8 +231,8 @@ impl S3Flags {
     }
 
     /// A file that our own setting names goes before everything that is in the environment for others too.
-    fn credentials(&self, aws: AwsSettings) -> Result<CredentialSource, ConfigError> {
-        let profile = self.s3_profile.clone().or(aws.profile);
+    fn credentials(&self, aws: &AwsSettings) -> Result<CredentialSource, ConfigError> {
+        let profile = self.s3_profile.clone().or(aws.profile.clone());
         let of_file = |path: PathBuf| CredentialSource::File {
             path,
             profile: profile.clone().unwrap_or_else(|| "default".to_owned()),
@@ -208,18 +240,18 @@ impl S3Flags {
         if let Some(file) = &self.s3_credentials_file {
             return Ok(of_file(file.clone()));
         }
-        if let Some(source) = aws.source {
-            return source;
+        if let Some(source) = &aws.source {
+            return source.clone();
         }
-        if let Some(file) = aws.credentials_file {
-            return Ok(of_file(file));
+        if let Some(file) = &aws.credentials_file {
+            return Ok(of_file(file.clone()));
         }
         if self.s3_profile.is_some() {
             let reason = "names a profile of no file: set COMPOSE_BROKER_S3_CREDENTIALS_FILE";
             return Err(wrong("COMPOSE_BROKER_S3_PROFILE", reason));
         }
         Ok(CredentialSource::Machine {
-            endpoint: aws.metadata_endpoint,
+            endpoint: aws.metadata_endpoint.clone(),
         })
     }
 }
@@ -269,7 +301,9 @@ mod tests {
             let found = variables.iter().find(|(variable, _)| *variable == name);
             found.map(|(_, value)| (*value).to_owned())
         };
-        flags.check(AwsSettings::read(variable)).map(|read| read.s3)
+        flags
+            .check(&AwsSettings::read(variable))
+            .map(|read| read.s3)
     }
 
     #[test]

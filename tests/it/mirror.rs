@@ -19,6 +19,7 @@ use crate::{
     process::{BrokerProcess, assert_one_line, refused},
     proofs::{ON, once},
     s3::{Server, Wanted},
+    tls::Authority,
 };
 
 /// When stored bytes are read again.
@@ -491,6 +492,61 @@ async fn a_folder_is_mirrored_into_a_bucket_over_a_kill_in_the_midst_of_a_copy()
         (!copy.join(MANIFEST).exists()).then_some(())
     })
     .await;
+}
+
+/// Bucket and prefix are called the same at both.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_is_mirrored_at_another_provider() {
+    let authority = Authority::new();
+    authority.give_out(1);
+    let tls = Some((authority.file("server.crt"), authority.file("server.key")));
+    let other = Wanted { tls, data: None };
+    let (Some(here), Some(there)) = (Server::own(Wanted::default()), Server::own(other)) else {
+        return;
+    };
+    let (keys, ca) = (authority.file("credentials"), authority.file("ca.crt"));
+    here.write_credentials(&keys);
+    let store = format!("s3://{}", here.address());
+    let mirror = format!(
+        "s3://{}?endpoint={}&ca={}&patience=1",
+        there.address(),
+        there.endpoint(),
+        ca.display()
+    );
+    let keys = keys.display().to_string();
+    let flags = [
+        ["--backup-store", &store],
+        ["--backup-mirror", &mirror],
+        ["--s3-endpoint", here.endpoint()],
+        ["--s3-credentials-file", &keys],
+    ];
+    let clock = TestClock::default();
+    let surroundings = Script::default().surroundings_at(&clock);
+    let broker = Database::in_memory().broker(flags.as_flattened(), surroundings);
+    let broker = broker.await;
+    broker.provision("i", json!({})).await;
+    let credentials = broker.bind("i", "app").await;
+    broker.database.fill(&credentials, 20, "v").await;
+    let backup = broker.back_up(&credentials).await;
+    assert_eq!(backup["status"], "complete", "{backup}");
+    eventually("a copy at the other provider", || async {
+        let told = answer(broker.compose(Method::GET, &credentials, &path_of(&backup))).await;
+        told.body["mirrored_at"].is_string().then_some(())
+    })
+    .await;
+    let [first, second] = [&here, &there].map(|server| {
+        let store = server.bucket_folder().expect("the test's own");
+        folder_of(&store.join("of/a-broker"), &backup)
+    });
+    for name in [OBJECT, MANIFEST] {
+        let [first, second] = [&first, &second].map(|of| fs::read(of.join(name)).expect("a file"));
+        assert!(first == second, "{name}");
+    }
+    // What is gone from the one comes back from the other.
+    fs::remove_file(first.join(OBJECT)).expect("gone");
+    let source = json!({ "source_service_instance_id": "i", "backup_id": backup["id"] });
+    broker.provision("copy", source).await;
+    assert!(first.join(OBJECT).exists());
 }
 
 /// So many bytes that no compression makes fewer.

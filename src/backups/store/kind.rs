@@ -32,6 +32,12 @@ pub trait StorePlace: fmt::Debug + Send + Sync {
     /// Where it is, for people.
     fn shown(&self) -> String;
 
+    /// Where it is, whoever asks: two places are the same where their addresses are, and one is in another where its
+    /// address begins with that of the other and `/`.
+    fn address(&self) -> String {
+        self.shown()
+    }
+
     /// Makes the store where it is not there yet.
     async fn make(&self) -> Result<(), BackupStoreError>;
 

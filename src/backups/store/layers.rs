@@ -34,6 +34,10 @@ impl StorePlace for LayeredPlace {
         self.front.shown()
     }
 
+    fn address(&self) -> String {
+        self.front.address()
+    }
+
     async fn make(&self) -> Result<(), BackupStoreError> {
         self.front.make().await
     }

@@ -51,6 +51,13 @@ pub(super) struct Answer {
 }
 
 impl Client {
+    /// The URL of what all its keys begin with.
+    pub(super) fn place(&self) -> String {
+        let bucket = self.bucket_url.as_str().trim_end_matches('/');
+        let place = format!("{bucket}/{}", self.address.prefix);
+        place.trim_end_matches('/').to_owned()
+    }
+
     /// Begins nothing yet. What is wrong is told in words.
     pub(super) fn new(address: Address, settings: S3Settings) -> Result<Self, String> {
         let bucket_url = address.bucket_url(&settings)?;

@@ -134,6 +134,10 @@ impl StorePlace for S3Store {
         self.client.address.to_string()
     }
 
+    fn address(&self) -> String {
+        self.client.place()
+    }
+
     async fn make(&self) -> Result<(), BackupStoreError> {
         features::look(&self.client).await
     }
