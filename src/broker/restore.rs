@@ -27,10 +27,9 @@ use crate::{
         backup::{Backup, BackupState, Manifest},
         catalog::{Offering, Placement, Plan},
         deployment::Deployment,
-        estimate::{Estimate, Past, estimate},
+        estimate::{Estimate, estimate},
         ids::{BackupId, InstanceId},
         instance::{Instance, InstanceState, normal_form},
-        limits::RESTORES_RECALLED,
         name,
         operation::{Operation, OperationKind},
         origin::Origin,
@@ -273,7 +272,7 @@ impl Restores {
         let (engine, bytes) = (manifest.engine.clone(), manifest.stored.snapshot_bytes);
         let past = self
             .store
-            .scan(move |conn| restores_done(conn, &engine))
+            .read(move |conn| store::restore_time::last(conn, &engine))
             .await?;
         Ok(estimate(&past, bytes))
     }
@@ -300,7 +299,7 @@ impl Restores {
             units: 0,
             estimate: None,
         };
-        let past = restores_done(conn, &offering.rules.engine)?;
+        let past = store::restore_time::last(conn, &offering.rules.engine)?;
         let clusters: Vec<&Cluster> = if nothing.chooses_cluster {
             let own = deployment_of(conn, &source)?.cluster;
             let mut enabled: Vec<_> = self
@@ -435,27 +434,6 @@ pub(super) fn restores_in(
     }
     found.sort_by_key(|restored: &Restored| Reverse(restored.instance.ordinal));
     Ok(found)
-}
-
-/// How long restores of an engine took, of all instances, as far as their backups are there still: an
-/// operation that has ended keeps no manifest. Only figures leave this.
-fn restores_done(conn: &mut Conn<'_>, engine: &str) -> Result<Vec<Past>, StoreError> {
-    let restored = store::provenance::newest(conn, RESTORES_RECALLED)?;
-    let mut past = Vec::new();
-    for restore in store::operation::restores_done(conn, &restored)? {
-        let backup = match &restore.backup {
-            Some(id) => store::backup::find(conn, id)?,
-            None => None,
-        };
-        let manifest = backup.and_then(|backup| backup.manifest);
-        if let Some(manifest) = manifest.filter(|manifest| manifest.engine == engine) {
-            past.push(Past {
-                bytes: manifest.stored.snapshot_bytes,
-                took: restore.updated_at - restore.created_at,
-            });
-        }
-    }
-    Ok(past)
 }
 
 fn known(conn: &mut Conn<'_>, id: &InstanceId) -> Result<Instance, BrokerError> {

@@ -677,8 +677,8 @@ pub const ON_DEMAND_PAUSE_SECONDS_MAX: u32 = 24 * 3600;
 pub const DAILY_KEPT: chrono::Duration = chrono::Duration::days(7);
 /// How long a weekly backup is kept.
 pub const WEEKLY_KEPT: chrono::Duration = chrono::Duration::days(28);
-/// Of so many restored instances the broker recalls how long that took, to tell how long the next
-/// restore takes.
+/// Of so many restores with an engine the broker recalls how long they took, to tell how long the next
+/// one takes.
 pub const RESTORES_RECALLED: i64 = 20;
 /// How long a monthly backup is kept, in calendar months.
 pub const MONTHLY_KEPT: chrono::Months = chrono::Months::new(3);

@@ -76,6 +76,7 @@ pub mod timetable;
 pub mod trail;
 pub mod trouble;
 pub mod trust;
+pub mod turn;
 pub mod update;
 pub mod upload;
 pub mod version;

@@ -15,6 +15,7 @@ use super::{
     repair::Repair,
     size::size,
     trouble::Trouble,
+    turn::Turn,
     update::Change,
     wait::Wait,
 };
@@ -383,6 +384,8 @@ pub struct Progress {
     pub bytes_done: u64,
     /// Bytes of the current step in all; 0 when the step moves no bytes.
     pub bytes_total: u64,
+    /// Which member has its turn in the current step; none where it takes none by itself.
+    pub turn: Option<Turn>,
 }
 
 impl fmt::Display for Progress {
@@ -393,6 +396,9 @@ impl fmt::Display for Progress {
         }
         let step = (self.steps_done + 1).min(self.steps_total);
         write!(f, "{} (step {step} of {})", self.step, self.steps_total)?;
+        if let Some(turn) = &self.turn {
+            write!(f, ", {turn}")?;
+        }
         if self.bytes_total > 0 {
             write!(
                 f,
@@ -539,6 +545,7 @@ mod tests {
             steps_total: 4,
             bytes_done: 1_310_720,
             bytes_total: 2_097_152,
+            turn: None,
         };
         assert_eq!(
             progress.to_string(),
@@ -547,6 +554,11 @@ mod tests {
         progress.steps_done = 4;
         progress.bytes_total = 0;
         assert_eq!(progress.to_string(), "Taking the snapshot (step 4 of 4)");
+        progress.turn = Some(Turn::of("m1", 1, 3, ""));
+        assert_eq!(
+            progress.to_string(),
+            "Taking the snapshot (step 4 of 4), member 2 of 3 (m1)"
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::{
         full::Need,
         observation::MemberObservation,
         origin::Origin,
+        turn::Turn,
     },
     provisioner::ProvisionerError,
     store::Conn,
@@ -53,6 +54,8 @@ async fn give_back(work: Arc<Work>) -> Result<Outcome, StepError> {
             return Outcome::done();
         };
         room_for_one(&opened, &seen[place]).await?;
+        let turn = Turn::of(&seen[place].name, done.len(), seen.len(), "");
+        work.take_turn(turn).await?;
         let relief = Relief::GiveBackOf(place);
         opened.engine.relieve(opened.site(), relief).await?;
         done.push(place);

@@ -34,6 +34,7 @@ use crate::{
         renewal::CertificateLife,
         retention::Rules,
         timetable::Timetable,
+        turn::Turn,
     },
     provisioner::{SharedProvisioner, looked_after},
     registrar::Registrar,
@@ -276,6 +277,13 @@ impl Work {
             work(conn)
         };
         Ok(self.parts.store.write(write).await?)
+    }
+
+    /// Tells which member has its turn in the current step.
+    pub async fn take_turn(&self, turn: Turn) -> Result<(), StepError> {
+        let claim = self.claim.clone();
+        self.write(move |conn| store::step::take_turn(conn, &claim, &turn))
+            .await
     }
 
     /// The instance worked on.

@@ -15,10 +15,10 @@ use super::{
 use crate::{
     engine::{Holding, Seed},
     model::{
-        backup::Manifest, deployment::Access, limits::STOP_GRACE, operation::RestoreSource,
-        schedule::Schedule,
+        backup::Manifest, deployment::Access, estimate::Past, limits::STOP_GRACE,
+        operation::RestoreSource, schedule::Schedule,
     },
-    store::{Conn, StoreError},
+    store::{self, Conn, StoreError},
 };
 
 /// Restore.
@@ -140,8 +140,16 @@ async fn verify(work: Arc<Work>) -> Result<Outcome, StepError> {
 }
 
 /// The instance is usable. It holds something from the first moment on, so the schedule takes its first
-/// backup at once.
+/// backup at once. How long it took is kept: whatever becomes of instance and backup, the next one is told by it.
 fn succeed(conn: &mut Conn<'_>, ending: &Ending<'_>) -> Result<(), StoreError> {
+    let (restore, now) = (ending.operation, ending.now);
+    if let Some(RestoreSource { manifest, .. }) = &restore.source {
+        let past = Past {
+            bytes: manifest.stored.snapshot_bytes,
+            took: now - restore.created_at,
+        };
+        store::restore_time::keep(conn, &restore.id, &manifest.engine, past, now)?;
+    }
     let schedule = Schedule::begin_at_once(ending.operation.instance.clone(), ending.now);
     begin(conn, &schedule)
 }

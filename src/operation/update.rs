@@ -22,10 +22,11 @@ use super::{
 use crate::{
     engine::{MemberChange, Passage, Relief},
     model::{
-        deployment::{Member, Shape},
+        deployment::{Deployment, Member, Shape},
         failure::chain,
         limits::{AGREEMENT_POLL, AGREEMENT_TIMEOUT, CHECKPOINT_TIMEOUT},
         observation::MemberObservation,
+        turn::Turn,
         update::{Change, MemberProgress, Move, fits, next_move},
     },
     provisioner::files_of,
@@ -37,7 +38,7 @@ pub const DEFINITION: Definition = Definition {
     steps: &[
         Step {
             name: "check",
-            title: "Checking that nothing is in the way",
+            title: "Checking that all members serve and nothing is in the way",
             run: |w| Box::pin(check(w)),
         },
         Step {
@@ -152,7 +153,10 @@ async fn roll(work: Arc<Work>) -> Result<Outcome, StepError> {
     {
         let here = opened.deployment.shape();
         let standings = standings(&opened, |member| member.checkpointing);
-        if let Some(next) = next_move(&led(standings.await?)?) {
+        let standings = led(standings.await?)?;
+        if let Some(next) = next_move(&standings) {
+            let what = format!("gets ready for version {}", to.version);
+            take_turn(&work, &opened.deployment, &standings, next, what).await?;
             change_member(&work, opened, next, here, true).await?;
             return Ok(Outcome::Again);
         }
@@ -163,11 +167,38 @@ async fn roll(work: Arc<Work>) -> Result<Outcome, StepError> {
     let standings = standings(&opened, |member| {
         opened.deployment.shape_of(member) == to && member.checkpointing == goes_on
     });
-    match next_move(&led(standings.await?)?) {
-        Some(next) => change_member(&work, opened, next, to, goes_on).await?,
+    let standings = led(standings.await?)?;
+    match next_move(&standings) {
+        Some(next) => {
+            let what = towards(&opened.deployment, to);
+            take_turn(&work, &opened.deployment, &standings, next, what).await?;
+            change_member(&work, opened, next, to, goes_on).await?;
+        }
         None => settle(&work, opened, to).await?,
     }
     Ok(Outcome::Again)
+}
+
+/// What becomes of a member, where the operation's name does not say it: there may be versions on the way.
+fn towards(deployment: &Deployment, to: Shape) -> String {
+    match deployment.version == to.version {
+        true => String::new(),
+        false => format!("to version {}", to.version),
+    }
+}
+
+/// Tells that a member is changed now.
+async fn take_turn(
+    work: &Work,
+    deployment: &Deployment,
+    standings: &[MemberProgress],
+    next: Move,
+    what: String,
+) -> Result<(), StepError> {
+    let name = &deployment.members[next.member].name;
+    let before = standings.iter().filter(|standing| standing.moved).count();
+    work.take_turn(Turn::of(name, before, standings.len(), what))
+        .await
 }
 
 /// The standings, when one of them leads.
@@ -255,10 +286,11 @@ pub(super) async fn next_one(
     opened: &OpenDeployment,
     moved: impl Fn(&Member) -> bool,
 ) -> Result<Option<usize>, StepError> {
-    let standings = standings(opened, moved).await?;
-    let Some(next) = next_move(&led(standings)?) else {
+    let standings = led(standings(opened, moved).await?)?;
+    let Some(next) = next_move(&standings) else {
         return Ok(None);
     };
+    take_turn(work, &opened.deployment, &standings, next, String::new()).await?;
     if let Some(heir) = next.heir {
         hand_over(work, opened, heir).await?;
     }
@@ -351,6 +383,8 @@ async fn roll_back(work: Arc<Work>) -> Result<Outcome, StepError> {
         if let Some(&member) = behind.first() {
             // They agreed while this one was taken back: they do not let it in any more.
             let forth = Move { member, heir: None };
+            let what = towards(&opened.deployment, ahead);
+            take_turn(&work, &opened.deployment, &standings, forth, what).await?;
             change_member(&work, opened, forth, ahead, false).await?;
             return Ok(Outcome::Again);
         }
@@ -364,6 +398,8 @@ async fn roll_back(work: Arc<Work>) -> Result<Outcome, StepError> {
     } else if standings[next.member].serves {
         members::start_as_decided(&work, &opened).await?;
     }
+    let what = "back to what it was".to_owned();
+    take_turn(&work, &opened.deployment, &standings, next, what).await?;
     // One that is down anyhow comes first, without waiting for it.
     change_member(&work, opened, next, back, false).await?;
     Ok(Outcome::Again)

@@ -279,24 +279,36 @@ pub fn askers(
     Ok(askers)
 }
 
-/// The newest entries, at most `limit`: those of one instance, those before `before`, and those from `from`
-/// on, where that is asked for.
+/// The newest entries, at most `limit`: those of one instance, those that come after the entry `before` in this
+/// order, and those that were written down from `from` on, where that is asked for. An entry that stands for several
+/// accesses is written down later than it tells of, so they are in the order of what they tell of.
 pub fn newest(
     conn: &mut Conn<'_>,
     instance: Option<&InstanceId>,
     (from, before): (Option<i64>, Option<i64>),
     limit: i64,
 ) -> Result<Vec<AuditEntry>, StoreError> {
+    let place = |id: i64| audit::table.find(id).select(audit::at);
+    let told_at: Option<NaiveDateTime> = match before {
+        Some(before) => each!(conn, |c| place(before).first(c).optional())?,
+        None => None,
+    };
     let rows: Vec<Row> = each!(conn, |c| {
         let mut query = audit::table
-            .order(audit::id.desc())
+            .order((audit::at.desc(), audit::id.desc()))
             .limit(limit)
             .into_boxed();
         if let Some(instance) = instance {
             query = query.filter(audit::instance_id.eq(instance.as_str()));
         }
-        if let Some(before) = before {
-            query = query.filter(audit::id.lt(before));
+        match (before, told_at) {
+            (Some(before), Some(at)) => {
+                let is_after = audit::at.lt(at).or(audit::id.lt(before));
+                query = query.filter(audit::at.le(at)).filter(is_after);
+            }
+            // One that is forgotten by now, or never was.
+            (Some(before), None) => query = query.filter(audit::id.lt(before)),
+            (None, _) => {}
         }
         if let Some(from) = from {
             query = query.filter(audit::id.ge(from));

@@ -74,6 +74,7 @@ pub mod reading;
 pub mod register;
 pub mod renewal;
 mod reserve;
+pub mod restore_time;
 pub mod schedule;
 mod schema;
 pub mod session;

@@ -28,6 +28,7 @@ use crate::model::{
     origin::Origin,
     trouble::Trouble,
     trust::Trusted,
+    turn::{Turn, TurnOfStep},
 };
 
 pub(super) const ACTIVE: [&str; 2] = ["queued", "running"];
@@ -68,6 +69,7 @@ pub(super) struct Row {
     abandoned: bool,
     ordinal: i64,
     prefix_restore: Option<String>,
+    turn: Option<String>,
 }
 
 impl Row {
@@ -110,6 +112,7 @@ impl Row {
             )?,
             halted: self.halted,
             progress: Progress {
+                turn: turn_of(self.turn, &self.step)?,
                 step: self.step,
                 steps_done: self.steps_done.unsigned_abs(),
                 steps_total: self.steps_total.unsigned_abs(),
@@ -130,6 +133,12 @@ impl Row {
             updated_at: self.updated_at.and_utc(),
         })
     }
+}
+
+fn turn_of(text: Option<String>, step: &str) -> Result<Option<Turn>, StoreError> {
+    let turn = text.map(|text| from_json("a member's turn", &text));
+    let turn: Option<TurnOfStep> = turn.transpose()?;
+    Ok(turn.and_then(|of| of.during(step)))
 }
 
 /// The place of what is asked for next.
@@ -186,6 +195,7 @@ pub fn insert(
         abandoned: operation.abandoned,
         ordinal,
         prefix_restore: operation.prefix_restore.as_ref().map(to_json).transpose()?,
+        turn: None,
     };
     each!(conn, |c| Prepared(
         diesel::insert_into(operations::table).values(row)
@@ -370,19 +380,6 @@ pub fn restores_reading(
         .filter(operations::state.eq_any(ACTIVE))
         .filter(operations::halted.eq(false))
         .filter(operations::failure.is_null())
-        .load(c))?)
-}
-
-/// The restores among the operations of some instances that succeeded.
-pub fn restores_done(
-    conn: &mut Conn<'_>,
-    into: &[InstanceId],
-) -> Result<Vec<Operation>, StoreError> {
-    let ids: Vec<&str> = into.iter().map(InstanceId::as_str).collect();
-    models(each!(conn, |c| operations::table
-        .filter(operations::instance_id.eq_any(ids))
-        .filter(operations::kind.eq(OperationKind::Restore.as_str()))
-        .filter(operations::state.eq(OperationState::Succeeded.as_str()))
         .load(c))?)
 }
 

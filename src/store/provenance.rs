@@ -69,16 +69,6 @@ pub fn restored_from(
     ids.iter().map(|id| parse("an instance's id", id)).collect()
 }
 
-/// Instances that were restored, those of the newest backups in front, at most `limit`.
-pub fn newest(conn: &mut Conn<'_>, limit: i64) -> Result<Vec<InstanceId>, StoreError> {
-    let ids: Vec<String> = each!(conn, |c| provenances::table
-        .order(provenances::taken_at.desc())
-        .select(provenances::instance_id)
-        .limit(limit)
-        .load(c))?;
-    ids.iter().map(|id| parse("an instance's id", id)).collect()
-}
-
 /// Writes down what the source of instances is called, as long as that is known.
 pub fn rename_source(
     conn: &mut Conn<'_>,

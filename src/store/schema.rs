@@ -118,6 +118,16 @@ diesel::table! {
 }
 
 diesel::table! {
+    restore_times (operation_id) {
+        operation_id -> Text,
+        engine -> Text,
+        bytes -> BigInt,
+        took_ms -> BigInt,
+        ended_at -> Timestamp,
+    }
+}
+
+diesel::table! {
     notes (deployment_id) {
         deployment_id -> Text,
         text -> Text,
@@ -321,6 +331,7 @@ diesel::table! {
         abandoned -> Bool,
         ordinal -> BigInt,
         prefix_restore -> Nullable<Text>,
+        turn -> Nullable<Text>,
     }
 }
 

@@ -19,6 +19,7 @@ use crate::model::{
     operation::{Claim, Progress},
     patience::Trial,
     trouble::Trouble,
+    turn::{Turn, TurnOfStep},
 };
 
 /// Writes down that a step is about to be tried, before it is; returns whether the operation was
@@ -60,6 +61,19 @@ pub fn begin(
             .execute(c))?;
     }
     Ok(get(conn, &claim.operation)?.halted)
+}
+
+/// Writes down which member has its turn in the step that is being tried.
+pub fn take_turn(conn: &mut Conn<'_>, claim: &Claim, turn: &Turn) -> Result<(), StoreError> {
+    fence(conn, claim)?;
+    let row = || operations::table.find(claim.operation.as_str());
+    let step: String = each!(conn, |c| row().select(operations::step).first(c))?;
+    let turn = turn.clone();
+    let text = to_json(&TurnOfStep { step, turn })?;
+    each!(conn, |c| diesel::update(row())
+        .set(operations::turn.eq(&text))
+        .execute(c))?;
+    Ok(())
 }
 
 /// What the tries of each step of an operation have come to, by name.

@@ -5,7 +5,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
-    broker::{Answer, TestBroker, answer, text},
+    broker::{Answer, TestBroker, answer, eventually, text},
     control, etcd,
 };
 
@@ -195,6 +195,23 @@ async fn what_a_restore_would_do_is_told_with_every_refusal_and_nothing_is_made(
         told["reasons"].to_string().contains("has the name"),
         "{told}"
     );
+    assert_eq!(told["restore_estimate"]["restores"], 1, "{told}");
+    // So there is when what was made is gone, and the backup too: another takes its place.
+    let copy = text(&made.body["instance_id"]);
+    broker.deprovision(copy).await;
+    let newer = broker.back_up(&key).await;
+    eventually("the backup's end", || async {
+        let path = format!(
+            "/deployments/{}/backups/{}",
+            text(&key["deployment_id"]),
+            text(&backup["id"])
+        );
+        let read = answer(broker.compose(Method::GET, &key, &path)).await;
+        (read.status == StatusCode::NOT_FOUND).then_some(())
+    })
+    .await;
+    let told = rehearsal(&broker, &key, text(&newer["id"]), json!({ "name": "copy" })).await;
+    assert_eq!(told["possible"], true, "{told}");
     assert_eq!(told["restore_estimate"]["restores"], 1, "{told}");
 }
 

@@ -111,6 +111,31 @@ pub fn all(version: &str, units: u64) -> Vec<(String, u64)> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_member_is_told_of_while_it_has_its_turn() {
+    let broker = TestBroker::start().await;
+    broker.provision("i", json!({})).await;
+    let accepted = patch(&broker, units(2)).await;
+    assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
+    let path = format!("{}/last_operation", instance_path("i"));
+    let told = Mutex::new(Vec::<String>::new());
+    eventually("the end of the update", || async {
+        let polled = answer(broker.osb(Method::GET, &path)).await.body;
+        let mut told = told.lock().expect("a list");
+        told.push(text(&polled["description"]).to_owned());
+        (polled["state"] == "succeeded").then_some(())
+    })
+    .await;
+    let told = told.into_inner().expect("a list");
+    let turns = (told.iter()).filter_map(|told| told.split_once("(step 2 of 2), member "));
+    let mut turns: Vec<&str> = turns.map(|(_, turn)| turn).collect();
+    turns.dedup();
+    let numbers: Vec<&str> = turns.iter().filter_map(|turn| turn.get(..6)).collect();
+    assert_eq!(numbers, ["1 of 3", "2 of 3", "3 of 3"], "{told:?}");
+    let names: HashSet<&str> = turns.iter().filter_map(|turn| turn.get(6..)).collect();
+    assert_eq!(names, HashSet::from([" (m0)", " (m1)", " (m2)"]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_is_refused_and_changes_nothing() {
     let broker = TestBroker::start().await;
     let refusal = |answer: Answer, status| description(&answer, status).to_owned();

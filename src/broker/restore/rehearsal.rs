@@ -2,7 +2,6 @@
 
 use super::{
     Estimate, RestoreRequest, Restored, Restores, deployment_of, estimate, given_name, known,
-    restores_done,
 };
 use crate::{
     broker::{
@@ -19,7 +18,7 @@ use crate::{
         parameters::ProvisionParameters,
         version::Version,
     },
-    store::{Conn, StoreError},
+    store::{self, Conn, StoreError},
 };
 
 /// What a restore would do.
@@ -100,7 +99,7 @@ impl Restores {
             let of = (&*offering, &*plan);
             let refused = self.refusals(conn, &source, of, request, &manifest)?;
             told.reasons.extend(refused);
-            let past = restores_done(conn, &offering.rules.engine)?;
+            let past = store::restore_time::last(conn, &offering.rules.engine)?;
             told.estimate = estimate(&past, manifest.stored.snapshot_bytes);
         }
         // What it comes to in all: the rules are those of the restore itself.

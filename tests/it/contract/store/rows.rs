@@ -13,7 +13,9 @@ use compose_broker::{
         ids::{BackupId, DeploymentId},
         instance::{Instance, InstanceState},
         operation::Operation,
+        origin::Origin,
         proof::{Finding, Next, Proof},
+        trail::{Access, Accessed, CountedAccess},
         trust::{KnownTime, Reading},
     },
     store::{
@@ -338,12 +340,38 @@ pub(super) async fn what_befell_is_told_newest_first_and_the_audit_is_kept<K: Ki
         })
         .collect();
     ada.during(accept(store, &operations)).await;
-    let trail = read(store, |conn| {
-        audit::newest(conn, Some(&id("i")), (None, None), MANY)
-    })
-    .await;
-    let told: Vec<_> = trail.iter().map(|entry| entry.at).collect();
-    assert_eq!(told, [4, 3, 2, 1, 0].map(seconds));
+    // Several that are told as one, later than they were.
+    let folded = CountedAccess {
+        access: Access {
+            what: Accessed::Credentials,
+            origin: Origin::Osb,
+            instance: Some(id("i")),
+            binding: None,
+            backup: None,
+            platform: None,
+            user: None,
+            address: None,
+        },
+        at: seconds(2),
+        times: 3,
+    };
+    write(store, move |conn| audit::accessed(conn, &folded)).await;
+    let page = |before| {
+        read(store, move |conn| {
+            audit::newest(conn, Some(&id("i")), (None, before), 2)
+        })
+    };
+    let mut trail = page(None).await;
+    while trail.len() % 2 == 0 {
+        let more = page(trail.last().map(|entry| entry.id)).await;
+        if more.is_empty() {
+            break;
+        }
+        trail.extend(more);
+    }
+    let told: Vec<_> = trail.iter().map(|entry| (entry.at, entry.times)).collect();
+    let in_order = [(4, 1), (3, 1), (2, 3), (2, 1), (1, 1), (0, 1)];
+    assert_eq!(told, in_order.map(|(at, times)| (seconds(at), times)));
     assert_eq!(trail[0].user.as_deref(), Some("Ada \u{1f9ee}"));
     assert_eq!(trail[0].address.as_deref(), Some("::1"));
     let forget = |before: DateTime<Utc>, limit| {

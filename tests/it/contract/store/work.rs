@@ -13,6 +13,7 @@ use compose_broker::{
         operation::{Claim, Operation, OperationKind, OperationState, Progress, WaitsFor},
         patience::Trial,
         trouble::Trouble,
+        turn::Turn,
     },
     store::{
         Conn, Store, StoreError, deployment, notes, operation, operation::Held, oversight, step,
@@ -342,14 +343,17 @@ pub(super) async fn results_of_steps_are_kept_until_the_work_is_over<K: Kind>() 
         next: Some(noon()),
     };
     let result = json!({"key": "a secret", "parts": [1, 2.5, null]});
+    let turn = Turn::of("m1", 1, 3, "to version 3.6.5");
     // As often as its worker dies.
     for _ in 0..2 {
         let claim = claim_one(store, "w", now).await.expect("a claim");
         let (begun, noted, kept) = (progress.clone(), trouble.clone(), result.clone());
+        let taken = turn.clone();
         write(store, move |conn| {
             for name in ["first", "second"] {
                 step::begin(conn, &claim, name, &begun, noon())?;
             }
+            step::take_turn(conn, &claim, &taken)?;
             step::record(conn, &claim, "first", &kept, seconds(3))?;
             let failed = step::FailedTry {
                 step: "second",
@@ -385,10 +389,30 @@ pub(super) async fn results_of_steps_are_kept_until_the_work_is_over<K: Kind>() 
         assert_eq!(steps[1].last_error.as_deref(), Some("the very error"));
         let seen = found(store, &backup.id).await;
         assert_eq!(seen.trouble.as_ref(), Some(&trouble));
-        assert_eq!(seen.progress, progress);
+        let turn = Some(turn.clone());
+        assert_eq!(
+            seen.progress,
+            Progress {
+                turn,
+                ..progress.clone()
+            }
+        );
         now += LEASE * 2;
     }
     let last = claim_one(store, "w", now).await.expect("a claim");
+    // The next step has no turn of the one before.
+    let (claim, next) = (
+        last.clone(),
+        Progress {
+            step: "Another".to_owned(),
+            ..progress.clone()
+        },
+    );
+    write(store, move |conn| {
+        step::begin(conn, &claim, "third", &next, now)
+    })
+    .await;
+    assert_eq!(found(store, &backup.id).await.progress.turn, None);
     let of = backup.id.clone();
     let (results, trials) = write(store, move |conn| {
         operation::finish(conn, &last, OperationState::Succeeded, now)?;
@@ -397,7 +421,7 @@ pub(super) async fn results_of_steps_are_kept_until_the_work_is_over<K: Kind>() 
     })
     .await;
     assert!(results.is_empty(), "{results:?}");
-    assert_eq!(trials.len(), 2);
+    assert_eq!(trials.len(), 3);
     let seen = found(store, &backup.id).await;
     assert_eq!((seen.progress.steps_done, seen.trouble), (2, None));
     // Its instance is gone: then it is, too, in its time.
