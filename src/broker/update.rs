@@ -20,7 +20,7 @@ use crate::{
         catalog::Plan,
         deployment::{Deployment, Shape},
         ids::InstanceId,
-        instance::{Instance, InstanceState, normal_form},
+        instance::{DELETE_BACKUPS, DELETE_PROTECTION, Instance, InstanceState, normal_form},
         observation::Observation,
         operation::{Operation, OperationKind},
         origin::Origin,
@@ -217,7 +217,7 @@ impl Updates {
         Ok(Updated::Accepted(Box::new(operation)))
     }
 
-    /// Does what needs no operation, and adds it to the audit: as another schedule, where there is one.
+    /// Does what needs no operation, and adds each of it to the audit by its name.
     fn do_at_once(
         &self,
         conn: &mut Conn<'_>,
@@ -231,10 +231,13 @@ impl Updates {
             return Ok(());
         }
         store::instance::set_parameters(conn, &instance.id, parameters)?;
-        if schedule.is_some() {
-            return Ok(());
+        let turned = turned(&instance.parameters, parameters);
+        if turned.is_empty() && schedule.is_none() {
+            self.done_at_once(conn, AtOnce::Parameters, &instance.id, origin)?;
         }
-        self.done_at_once(conn, AtOnce::Parameters, &instance.id, origin)
+        turned
+            .into_iter()
+            .try_for_each(|what| self.done_at_once(conn, what, &instance.id, origin))
     }
 
     /// Writes down what the platform says of the instance now.
@@ -489,6 +492,28 @@ impl Updates {
         store::operation::insert(conn, &operation, Some(&instance_key(&instance.id)))?;
         Ok(operation)
     }
+}
+
+/// The parameters that are on or off, and were otherwise before.
+fn turned(before: &Value, after: &Value) -> Vec<AtOnce> {
+    [
+        (
+            DELETE_PROTECTION,
+            AtOnce::ProtectionOn,
+            AtOnce::ProtectionOff,
+        ),
+        (
+            DELETE_BACKUPS,
+            AtOnce::DeleteBackupsOn,
+            AtOnce::DeleteBackupsOff,
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(name, on, off)| {
+        let is_on = |of: &Value| of[name] == true;
+        (is_on(before) != is_on(after)).then_some(if is_on(after) { on } else { off })
+    })
+    .collect()
 }
 
 /// Of what the broker itself made of a backup, no two have one name; platforms name as they like.

@@ -12,7 +12,7 @@ use super::{
     osb::given,
     show::tied_size,
 };
-use crate::model::{duration::duration, origin::Origin};
+use crate::model::{duration::duration, operation::OperationState, origin::Origin};
 
 impl Session {
     /// `alerts`
@@ -91,7 +91,7 @@ impl Session {
             [
                 text(recipe, "id"),
                 text(recipe, "name"),
-                text(recipe, "status"),
+                status_of_task(recipe).unwrap_or_default(),
                 asked_by(recipe),
                 self.time(&recipe["created_at"]),
                 took.map_or(String::new(), duration),
@@ -183,7 +183,7 @@ impl Session {
             [
                 self.time(&entry["at"]),
                 there(entry, "what").unwrap_or_else(|| text(entry, "action")),
-                door(&text(entry, "origin"), entry["user"].as_str()),
+                door(&text(entry, "origin")),
                 user,
                 text(entry, "address"),
                 named(entry),
@@ -260,22 +260,26 @@ fn embedded<'a>(told: &'a Value, what: &str) -> Result<&'a Vec<Value>> {
         .ok_or_else(|| Error::Failed(format!("the broker's answer lists no {what}")))
 }
 
+/// Where a task is in its life, as the platform says it of the last operation: backups are what is complete.
+pub(super) fn status_of_task(task: &Value) -> Option<String> {
+    let status = task["status"].as_str()?;
+    Some(match status {
+        "complete" => OperationState::Succeeded.as_str().to_owned(),
+        status => status.to_owned(),
+    })
+}
+
 /// Who asked for a task: through which door, and as whom where that is known.
 pub(super) fn asked_by(task: &Value) -> String {
-    let user = task["user"].as_str();
-    let source = text(task, "source");
-    let known = Origin::parse(&source);
-    // An operator's name on the dashboard says no more.
-    let is_said = known.is_some_and(|known| known.asker(user) != known.words());
-    let door = door(&source, user);
-    match user.filter(|_| !is_said) {
+    let door = door(&text(task, "source"));
+    match task["user"].as_str() {
         Some(user) => format!("{door}: {user}"),
         None => door,
     }
 }
 
 /// A door in words; one that a later broker has by its name.
-fn door(origin: &str, user: Option<&str>) -> String {
+fn door(origin: &str) -> String {
     let known = Origin::parse(origin);
-    known.map_or_else(|| origin.to_owned(), |known| known.asker(user).to_owned())
+    known.map_or_else(|| origin.to_owned(), |known| known.words().to_owned())
 }

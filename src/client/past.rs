@@ -7,7 +7,7 @@ use super::{
     Session,
     book::{Instance, Last, Said},
     compose::Compose,
-    insight::asked_by,
+    insight::{asked_by, status_of_task},
     operations::text,
 };
 use crate::model::{operation::OperationKind, origin::Origin};
@@ -31,7 +31,8 @@ impl Session {
 
     /// What was done to an instance, how that ended, when and by whom.
     pub(super) fn task(&self, recipe: &Value) -> String {
-        let [name, status] = ["name", "status"].map(|field| text(recipe, field));
+        let name = text(recipe, "name");
+        let status = status_of_task(recipe).unwrap_or_default();
         let (at, by) = (self.time(&recipe["updated_at"]), asked_by(recipe));
         let since = match status == "running" || status == "waiting" {
             true => "as of ",

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Session, command::RestoreKeys, confirm::sure, error::Result};
+use super::{Session, command::RestoreKeys, confirm::sure, error::Result, insight::status_of_task};
 use crate::model::size::size;
 
 impl Session {
@@ -63,7 +63,7 @@ impl Session {
         let number = |of: &str, field: &str| count(of, field).map(|n| n.to_string());
         let shown = self.show.fields([
             ("service instance", Some(name.to_owned())),
-            ("status", text(&recipe["status"])),
+            ("status", status_of_task(&recipe)),
             ("detail", text(&recipe["status_detail"])),
             ("backup", text(&recipe["backup_id"])),
             ("backup of before", text(&told["safety_backup_id"])),

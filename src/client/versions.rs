@@ -6,6 +6,7 @@ use tokio::time::sleep;
 use super::{
     Session,
     error::{Error, Result},
+    insight::status_of_task,
 };
 use crate::model::{engine::Severity, limits::OBSERVATION_FRESH, size::size};
 
@@ -128,7 +129,7 @@ impl Session {
         let text = |field: &str| recipe[field].as_str().map(str::to_owned);
         let shown = self.show.fields([
             ("service instance", Some(name.to_owned())),
-            ("status", text("status")),
+            ("status", status_of_task(&recipe)),
             ("detail", text("status_detail")),
         ]);
         self.show.result(&shown, &recipe)
@@ -175,7 +176,7 @@ impl Session {
                 "stall of each member",
                 stall.map(|s| format!("about {s} s")),
             ),
-            ("status", text("status")),
+            ("status", status_of_task(&recipe)),
             ("detail", text("status_detail")),
         ]);
         let told = if dry_run { &storage } else { &recipe };

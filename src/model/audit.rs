@@ -16,7 +16,15 @@ pub enum AtOnce {
     Name,
     /// The schedule of an instance's backups.
     Schedule,
-    /// Parameters of an instance that its members do not notice.
+    /// An instance refuses to be deleted.
+    ProtectionOn,
+    /// An instance may be deleted again.
+    ProtectionOff,
+    /// The backups of an instance go with it, once it is deleted.
+    DeleteBackupsOn,
+    /// They are kept after it.
+    DeleteBackupsOff,
+    /// Parameters of an instance that name its version or its size as it is.
     Parameters,
     /// Notes beside a deployment.
     Notes,
@@ -56,10 +64,14 @@ pub enum AtOnce {
 
 impl AtOnce {
     /// All of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 25] = [
         Self::Context,
         Self::Name,
         Self::Schedule,
+        Self::ProtectionOn,
+        Self::ProtectionOff,
+        Self::DeleteBackupsOn,
+        Self::DeleteBackupsOff,
         Self::Parameters,
         Self::Notes,
         Self::BackupNote,
@@ -86,6 +98,10 @@ impl AtOnce {
             Self::Context => "context",
             Self::Name => "name",
             Self::Schedule => "schedule",
+            Self::ProtectionOn => "delete_protection_on",
+            Self::ProtectionOff => "delete_protection_off",
+            Self::DeleteBackupsOn => "delete_backups_on",
+            Self::DeleteBackupsOff => "delete_backups_off",
             Self::Parameters => "parameters",
             Self::Notes => "notes",
             Self::BackupNote => "backup_note",

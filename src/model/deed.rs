@@ -8,7 +8,6 @@ use super::{
     operation::{Operation, OperationKind},
     origin::Origin,
     sentence::capitalized,
-    session::{OPERATOR_NAME, READER_NAME},
     trail::Accessed,
     wait::Wait,
 };
@@ -84,7 +83,11 @@ impl AtOnce {
             Self::Context => "Context from the platform",
             Self::Name => "Another name",
             Self::Schedule => "Another schedule of backups",
-            Self::Parameters => "Other parameters",
+            Self::ProtectionOn => "Delete protection turned on",
+            Self::ProtectionOff => "Delete protection turned off",
+            Self::DeleteBackupsOn => "Backups set to be deleted with the instance",
+            Self::DeleteBackupsOff => "Backups set to be kept after the deletion",
+            Self::Parameters => "Version or size named as it is",
             Self::Notes => "Notes beside the deployment",
             Self::BackupNote => "Note beside a backup",
             Self::Upload => "Upload of a backup",
@@ -134,20 +137,12 @@ pub fn words_of_action(action: &str) -> String {
 }
 
 impl Origin {
-    /// Who asked for it, by the door that it came through and by what the audit calls the user.
-    pub fn asker(self, user: Option<&str>) -> &'static str {
-        match (self, user) {
-            (Self::Dashboard, Some(OPERATOR_NAME | READER_NAME)) => "an operator, on the dashboard",
-            _ => self.words(),
-        }
-    }
-
-    /// Who asked for it, by the door that it came through.
+    /// Who asked for it, by the door that it came through. Who stood there is told beside it, where it is known.
     pub fn words(self) -> &'static str {
         match self {
             Self::Osb => "the platform",
             Self::Compose => "the administration API",
-            Self::Dashboard => "somebody on the dashboard",
+            Self::Dashboard => "the dashboard",
             Self::Operator => "the operator",
             Self::Schedule => "the schedule",
             Self::Retention => "the rules of retention",
@@ -180,18 +175,5 @@ mod tests {
             assert!(!words.contains('_'), "{words}");
         }
         assert_eq!(words_of_action("of_tomorrow"), "Of tomorrow");
-    }
-
-    #[test]
-    fn an_operator_on_the_dashboard_is_called_one() {
-        let asker = Origin::Dashboard.asker(Some(OPERATOR_NAME));
-        assert_eq!(asker, "an operator, on the dashboard");
-        for (origin, user) in [
-            (Origin::Dashboard, None),
-            (Origin::Dashboard, Some("binding b")),
-            (Origin::Osb, Some(OPERATOR_NAME)),
-        ] {
-            assert_eq!(origin.asker(user), origin.words(), "{user:?}");
-        }
     }
 }

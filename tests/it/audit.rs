@@ -199,8 +199,25 @@ async fn what_is_done_at_once_is_written_down_too() {
         .collect();
     let expected = json!([
         ["notes", "compose", "binding b", null],
-        ["parameters", "osb", "bob", null],
+        ["delete_protection_on", "osb", "bob", null],
         ["context", "osb", "ada", null],
     ]);
     assert_eq!(json!(seen), expected);
+    // A parameter is named, whatever is changed beside it.
+    let change = json!({ "delete_protection": false, "backup_hour": 3 });
+    let body = json!({ "service_id": SERVICE, "parameters": change });
+    let done = answer(by(broker.osb(Method::PATCH, &path).json(&body), "eve", "r")).await;
+    assert_eq!(done.status, StatusCode::OK, "{done:?}");
+    let seen: Vec<String> = entries(&broker, "?instance=i&limit=2")
+        .await
+        .iter()
+        .map(|e| text(&e["what"]).to_owned())
+        .collect();
+    assert_eq!(
+        seen,
+        [
+            "Delete protection turned off",
+            "Another schedule of backups"
+        ]
+    );
 }

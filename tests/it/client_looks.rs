@@ -167,8 +167,8 @@ async fn what_was_done_elsewhere_is_told_beside_the_last_operation() {
     let user = User::of(&stub.url, "ada", "word");
     user.does(&CREATE).await;
     let told = without_ages(&user.does(&["service", "orders"]).await.out);
-    let expected = "last task:        Upgrade deployment to version 3.7.3: complete, 2020-11-24 \
-                    09:15:43 UTC (NNNN days ago), asked for by an operator, on the dashboard\n";
+    let expected = "last task:        Upgrade deployment to version 3.7.3: succeeded, 2020-11-24 \
+                    09:15:43 UTC (NNNN days ago), asked for by the dashboard: operator\n";
     let told = told.split_whitespace().collect::<Vec<_>>().join(" ");
     let expected = expected.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(told.contains(&expected), "{told}");

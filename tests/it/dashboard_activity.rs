@@ -74,7 +74,7 @@ async fn logs_are_followed_and_the_audit_tells_who_did_what() {
     visit.check().await;
 
     // What is the matter comes by itself, with since when.
-    page.says("#tasks tbody tr:first-child", "Complete").await;
+    page.says("#tasks tbody tr:first-child", "Succeeded").await;
     let members = visit.broker.members();
     let pid = Pid::from_raw(members[0]).expect("a process");
     page.says("#state-text", "Ready").await;

@@ -225,8 +225,7 @@ async fn a_backup_is_taken_watched_downloaded_and_restored() {
     page.look_over("backups-restoring").await;
     page.eval("window.stayed = true").await;
     drop(held);
-    page.shows("The restore is complete: by-hand is ready.")
-        .await;
+    page.shows("The restore succeeded: by-hand is ready.").await;
     assert_eq!(
         page.eval("window.stayed").await,
         true,
@@ -296,7 +295,7 @@ async fn a_restore_goes_to_the_cluster_that_was_chosen() {
     page.says("#facts", "2 units: 512.0 MiB on each of 3 members")
         .await;
     page.click_in("#restore", "button", "Restore").await;
-    page.shows("The restore is complete: moved is ready.").await;
+    page.shows("The restore succeeded: moved is ready.").await;
     page.click("link", "Overview").await;
     page.click_in("#restored", "link", "moved").await;
     page.shows("Blue").await;

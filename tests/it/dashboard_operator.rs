@@ -213,9 +213,9 @@ async fn an_operator_has_what_is_stuck_tried_again_and_gives_up_what_waits() {
     page.tab_to("button", "Try again").await;
     page.press([ENTER]).await;
     // The page follows by itself.
-    page.says("#h-state", "Complete").await;
+    page.says("#h-state", "Succeeded").await;
     page.click("link", "Operations").await;
-    page.says("#operations", "Complete").await;
+    page.says("#operations", "Succeeded").await;
     visit.check().await;
 
     // Who said what is in the audit.
@@ -269,7 +269,7 @@ async fn late_backups_and_clusters_are_told_of() {
     page.says("#read-only", "Read only").await;
     page.click("link", "Operations").await;
     page.click_in("#operations", "link", "Provision").await;
-    page.says("#h-state", "Complete").await;
+    page.says("#h-state", "Succeeded").await;
     assert!(page.all("#retry, #abandon").await.is_empty());
     visit.check().await;
 }

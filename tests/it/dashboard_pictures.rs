@@ -100,7 +100,7 @@ async fn pictures_for_the_docs() {
     page.says("#possible", "Nothing is in the way.").await;
     take(page, "restore", "body", WIDE, Scheme::Light).await;
     page.click_in("#restore", "button", "Restore").await;
-    page.says("#status", "The restore is complete").await;
+    page.says("#status", "The restore succeeded").await;
     visit.open(INSTANCE, "").await;
     page.find("#members").await;
     page.find("#usage").await;

@@ -802,9 +802,7 @@ async fn a_restore_is_begun_followed_and_opened() {
         );
         let page = eventually("the end of a restore", || async {
             let page = visitor.get(&follow).await;
-            page.body
-                .contains("The restore is complete")
-                .then_some(page)
+            page.body.contains("The restore succeeded").then_some(page)
         })
         .await;
         let link = between(&page.body, "id=\"message\">", "</p>");

@@ -403,20 +403,14 @@ fn task_rows(view: &InstanceView, of: TasksPage, is_operator: bool) -> Vec<TaskR
             label: label_of_task(&task),
             asked: Moment::new(task.created_at, view.now),
             took: (!is_active).then(|| duration(took)),
-            by: task.origin.asker(user.as_deref()),
-            user: beside(task.origin, user),
+            by: task.origin.words(),
+            user: user.unwrap_or_default(),
             bar: (is_active && !task.halted).then(|| Bar::of(&task, view.now)),
             id: task.id.to_string(),
             failure: task.failure.as_deref().map(dates_whole),
         }
     };
     of.tasks.into_iter().map(row).collect()
-}
-
-/// What the user is called, where the words beside it do not say so.
-fn beside(origin: Origin, user: Option<String>) -> String {
-    let is_said = origin.asker(user.as_deref()) != origin.words();
-    user.filter(|_| !is_said).unwrap_or_default()
 }
 
 /// Addresses are the operator's to see: users of one instance need not know each other's.
@@ -435,8 +429,8 @@ fn entry_rows(view: &InstanceView, of: AuditPage, is_operator: bool) -> Vec<Entr
                 1 => what,
                 times => format!("{what}, {times} times"),
             },
-            by: entry.origin.asker(entry.user.as_deref()),
-            user: beside(entry.origin, entry.user),
+            by: entry.origin.words(),
+            user: entry.user.unwrap_or_default(),
             about: about.join(", "),
             address: entry.address.filter(|_| is_operator).unwrap_or_default(),
         }

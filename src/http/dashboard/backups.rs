@@ -377,7 +377,7 @@ fn message_of_restore(restored: &Restored) -> Message {
             "A restore has been initiated. {name} is being made from the backup."
         )),
         OperationState::Succeeded => {
-            Message::good(format!("The restore is complete: {name} is ready."))
+            Message::good(format!("The restore succeeded: {name} is ready."))
         }
         OperationState::Failed | OperationState::Stuck | OperationState::Abandoned => {
             Message::bad(&format!("The restore into {name}"), &restored.restore)

@@ -82,7 +82,7 @@ pub fn label_of_task(operation: &Operation) -> Label {
         _ if operation.halted => label("Stopped", BAD),
         OperationState::Queued => label("Waiting", WAITS),
         OperationState::Running => label("Running", GOES_ON),
-        OperationState::Succeeded => label("Complete", GOOD),
+        OperationState::Succeeded => label("Succeeded", GOOD),
         OperationState::Failed | OperationState::Stuck | OperationState::Abandoned => {
             label("Failed", BAD)
         }

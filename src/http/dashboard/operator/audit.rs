@@ -105,7 +105,6 @@ fn row(of: AuditEntry, names: &Names, now: chrono::DateTime<chrono::Utc>) -> Row
         of.backup.map(|id| format!("backup {id}")),
     ];
     let about: Vec<String> = about.into_iter().flatten().collect();
-    let way = of.origin.asker(of.user.as_deref());
     Row {
         id: of.id,
         at: Moment::new(of.at, now),
@@ -116,7 +115,7 @@ fn row(of: AuditEntry, names: &Names, now: chrono::DateTime<chrono::Utc>) -> Row
             (Some(name), None) | (None, Some(name)) => name,
             (None, None) => String::new(),
         },
-        way,
+        way: of.origin.words(),
         address: of.address.unwrap_or_default(),
         instance: of.instance.map(|id| Instance {
             href: path_of(&id),
