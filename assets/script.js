@@ -108,27 +108,34 @@
     if (now) ahead = now - Date.now();
   };
 
-  const MINUTE = 60, HOUR = 60 * MINUTE, DAY = 24 * HOUR;
-  // As the broker says it, see show.rs.
+  const MINUTE = 60, HOUR = 60 * MINUTE, DAY = 24 * HOUR, YEAR = 365 * DAY;
+  // As the broker says it, see model/distance.rs: times past rounded down, times ahead to the nearest.
+  const pastUnit = (seconds) => seconds < MINUTE ? [1, "second"]
+    : seconds < HOUR ? [MINUTE, "minute"]
+    : seconds < DAY ? [HOUR, "hour"]
+    : seconds < 14 * DAY ? [DAY, "day"]
+    : seconds < 61 * DAY ? [7 * DAY, "week"]
+    : seconds < 2 * YEAR ? [30 * DAY, "month"]
+    : [YEAR, "year"];
+  const nearest = (seconds, unit) => Math.floor((seconds + unit / 2) / unit);
+  const unitAhead = (seconds) => seconds < MINUTE ? [1, "second"]
+    : nearest(seconds, MINUTE) < 60 ? [MINUTE, "minute"]
+    : nearest(seconds, HOUR) < 24 ? [HOUR, "hour"]
+    : nearest(seconds, DAY) < 730 ? [DAY, "day"]
+    : [YEAR, "year"];
   const relative = (at) => {
     const passed = (Date.now() + ahead - at) / 1000;
     const seconds = Math.floor(Math.abs(passed));
     if (seconds < 10) return passed <= -1 ? "in a moment" : "just now";
-    const [length, unit] = seconds < MINUTE ? [1, "second"]
-      : seconds < HOUR ? [MINUTE, "minute"]
-      : seconds < DAY ? [HOUR, "hour"]
-      : seconds < 14 * DAY ? [DAY, "day"]
-      : seconds < 61 * DAY ? [7 * DAY, "week"]
-      : seconds < 730 * DAY ? [30 * DAY, "month"]
-      : [365 * DAY, "year"];
-    const count = Math.floor(seconds / length);
+    const [length, unit] = passed >= 0 ? pastUnit(seconds) : unitAhead(seconds);
+    const count = passed >= 0 ? Math.floor(seconds / length) : nearest(seconds, length);
     const text = `${count} ${unit}${count === 1 ? "" : "s"}`;
     return passed >= 0 ? `${text} ago` : `in ${text}`;
   };
   const countOn = (page) => page.querySelectorAll("time [data-ago]").forEach((part) => {
     const told = relative(Date.parse(part.closest("time").dateTime));
     const text = part.dataset.ago !== "for" ? told
-      : told.endsWith(" ago") ? `for ${told.slice(0, -4)}` : "since just now";
+      : told.endsWith(" ago") ? `for ${told.slice(0, -4)}` : "since a moment ago";
     if (part.textContent !== text) part.textContent = text;
   });
 

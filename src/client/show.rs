@@ -19,7 +19,7 @@ use super::{
     error::{Error, Result},
     table::{self, TIE, columns, cut},
 };
-use crate::model::{duration::duration, size};
+use crate::model::{distance::ahead, duration::duration, sentence::counted, size};
 
 /// Pause between two frames of what turns while something goes on.
 const FRAME: Duration = Duration::from_millis(100);
@@ -161,7 +161,7 @@ pub fn note(text: &str) {
 }
 
 /// How wide the terminal is that this leads to; none: it leads elsewhere.
-fn width(of: impl AsFd + io::IsTerminal) -> Option<usize> {
+pub(super) fn width(of: impl AsFd + io::IsTerminal) -> Option<usize> {
     let size = of.is_terminal().then(|| rustix::termios::tcgetwinsize(of));
     let columns = usize::from(size?.ok()?.ws_col);
     (columns > 0).then_some(columns)
@@ -311,20 +311,16 @@ pub fn tied_size(bytes: u64) -> String {
 
 /// A moment, in UTC and from now, for tables and fields.
 pub fn moment(at: DateTime<Utc>, now: DateTime<Utc>) -> String {
-    let ago = now - at;
-    let (seconds, how) = match ago.num_seconds() {
-        seconds @ 0.. => (seconds, "ago"),
-        seconds => (-seconds, "from now"),
+    let seen = match (now - at).num_seconds() {
+        seconds @ 0..60 => format!("{} ago", counted(seconds, "second")),
+        seconds @ 60..3600 => format!("{} ago", counted(seconds / 60, "minute")),
+        seconds @ 3600..86_400 => format!("{} ago", counted(seconds / 3600, "hour")),
+        seconds @ 86_400.. => format!("{} ago", counted(seconds / 86_400, "day")),
+        seconds => format!("{} from now", ahead(-seconds)),
     };
-    let (count, unit) = match seconds {
-        ..60 => (seconds, "second"),
-        60..3600 => (seconds / 60, "minute"),
-        3600..86_400 => (seconds / 3600, "hour"),
-        _ => (seconds / 86_400, "day"),
-    };
-    let many = if count == 1 { "" } else { "s" };
+    let seen = seen.replace(' ', &TIE.to_string());
     let at = at.format("%Y-%m-%d %H:%M:%S");
-    format!("{at}{TIE}UTC ({count}{TIE}{unit}{many}{TIE}{how})")
+    format!("{at}{TIE}UTC ({seen})")
 }
 
 #[cfg(test)]
@@ -398,6 +394,12 @@ mod tests {
             (61, "2026-11-22 13:56:30 UTC (1 minute ago)"),
             (7200, "2026-11-22 11:57:31 UTC (2 hours ago)"),
             (-86_400 * 3, "2026-11-25 13:57:31 UTC (3 days from now)"),
+            // As the page rounds it.
+            (
+                1 - 86_400 * 14,
+                "2026-12-06 13:57:30 UTC (14 days from now)",
+            ),
+            (-20, "2026-11-22 13:57:51 UTC (20 seconds from now)"),
         ] {
             let told = moment(now - TimeDelta::seconds(seconds), now);
             assert_eq!(told.replace(TIE, " "), expected);

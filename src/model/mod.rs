@@ -21,6 +21,7 @@ pub mod deed;
 pub mod defragment;
 pub mod deleted;
 pub mod deployment;
+pub mod distance;
 pub mod download;
 pub mod duration;
 pub mod engine;

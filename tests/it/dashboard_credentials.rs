@@ -66,7 +66,7 @@ async fn credentials_are_made_shown_once_rotated_and_revoked() {
     page.says("#message", "reports is ready.").await;
     let list = page.text_of("#credentials").await;
     assert!(list.contains("Reads keys that begin with k"), "{list}");
-    assert!(list.contains("in 6 days"), "{list}");
+    assert!(list.contains("in 7 days"), "{list}");
     page.look_over("credentials-ready").await;
     let again = form_of(page, "Show once: reports").await;
     page.click("button", "Show once: reports").await;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use compose_broker::model::{limits::PAGE_REFRESHED_EVERY, operation::OperationKind};
+use chrono::{DateTime, TimeDelta};
+use compose_broker::model::{
+    distance::relative, limits::PAGE_REFRESHED_EVERY, operation::OperationKind,
+};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
@@ -224,4 +227,66 @@ async fn an_open_page_says_when_its_instance_was_deleted() {
     visit.broker.unbind("third", "b").await;
     page.arrives_at("/dashboard/sign-in?next=").await;
     page.check(&visit.broker.url).await;
+}
+
+/// The part of the pages' script that says how far a moment is from now.
+fn telling() -> &'static str {
+    let script = include_str!("../../assets/script.js");
+    let part = script.split_once("// ---- times ----");
+    let (part, _) = part
+        .and_then(|(_, after)| after.split_once("const countOn"))
+        .expect("the part of the script");
+    part
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_script_tells_times_as_the_broker_does() {
+    const MINUTE: i64 = 60;
+    const HOUR: i64 = 60 * MINUTE;
+    const DAY: i64 = 24 * HOUR;
+    let edges = [
+        0,
+        1,
+        10,
+        MINUTE,
+        3 * MINUTE / 2,
+        HOUR - MINUTE / 2,
+        HOUR,
+        3 * HOUR / 2,
+        DAY - HOUR / 2,
+        DAY,
+        3 * DAY / 2,
+        14 * DAY - DAY / 2,
+        14 * DAY,
+        61 * DAY,
+        365 * DAY,
+        730 * DAY - DAY / 2,
+        730 * DAY,
+        3650 * DAY,
+    ];
+    let seconds: Vec<i64> = (edges.into_iter())
+        .flat_map(|edge| [edge - 1, edge, edge + 1])
+        .flat_map(|seconds| [seconds, -seconds])
+        .collect();
+    let now = DateTime::from_timestamp(1_700_000_000, 0).expect("a time");
+    let expected: Vec<String> = (seconds.iter())
+        .map(|ahead| relative(now + TimeDelta::seconds(*ahead), now))
+        .collect();
+    let page = Chromium::start().await;
+    let told = page
+        .eval(&format!(
+            "(() => {{
+                const Date = {{ now: () => {} }};
+                {}
+                return {seconds:?}.map((ahead) => relative(Date.now() + ahead * 1000));
+            }})()",
+            now.timestamp_millis(),
+            telling()
+        ))
+        .await;
+    let told: Vec<&str> = told.as_array().expect("a list").iter().map(text).collect();
+    let both: Vec<(i64, &str)> = seconds.iter().copied().zip(told).collect();
+    let expected = expected.iter().map(String::as_str);
+    let expected: Vec<(i64, &str)> = seconds.iter().copied().zip(expected).collect();
+    assert_eq!(both, expected);
 }
