@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{
-    CommandFactory as _, Parser, Subcommand, ValueEnum,
+    CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
     error::{ContextKind, ContextValue},
 };
 use clap_complete::env::{Bash, CompleteEnv, EnvCompleter, Fish, Zsh};
@@ -61,7 +61,7 @@ enum StoreCommand {
 #[derive(Subcommand)]
 enum Command {
     /// Serve the OSB and Compose APIs and run the work behind them
-    #[command(after_help = SECRETS_HELP)]
+    #[command(after_help = SECRETS_HELP, next_line_help = true)]
     Serve {
         #[command(flatten)]
         settings: Box<Settings>,
@@ -73,7 +73,7 @@ enum Command {
         accept: Vec<Accepted>,
     },
     /// Bring the broker's database to this version, as the start of a broker does by itself
-    #[command(after_help = SECRETS_HELP)]
+    #[command(after_help = SECRETS_HELP, next_line_help = true)]
     Migrate {
         #[command(flatten)]
         settings: Box<Settings>,
@@ -86,7 +86,7 @@ enum Command {
     Store(StoreCommand),
     /// Copy all backups from OLDER_BACKUP_STORES into BACKUP_STORE, each read back and compared; a copy that
     /// broke off goes on when it is begun once more. The broker may run meanwhile
-    #[command(after_help = SECRETS_HELP)]
+    #[command(after_help = SECRETS_HELP, next_line_help = true)]
     CopyBackups {
         #[command(flatten)]
         settings: Box<Settings>,
@@ -125,7 +125,7 @@ fn main() -> ExitCode {
     CompleteEnv::with_factory(CommandLine::command)
         .var(COMPLETE)
         .complete();
-    let command = match CommandLine::try_parse() {
+    let command = match command_line() {
         Ok(line) => line.command,
         Err(error) => best_first(error).exit(),
     };
@@ -164,6 +164,13 @@ fn main() -> ExitCode {
     });
     runtime.shutdown_timeout(THREADS_END_WAIT);
     ended
+}
+
+/// What the program was asked for, or what is told instead.
+fn command_line() -> Result<CommandLine, clap::Error> {
+    let mut program = client::usages_in_lines(CommandLine::command());
+    let mut matches = program.clone().try_get_matches()?;
+    CommandLine::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut program))
 }
 
 /// What a process knew when it crashed stays unwritten, of the broker and of the members that it

@@ -46,6 +46,7 @@ mod restore_keys;
 mod show;
 mod table;
 mod target;
+mod usage;
 mod versions;
 mod work;
 
@@ -58,6 +59,8 @@ use error::{Error, HttpError, Result};
 use http::Http;
 use osb::Osb;
 use show::{Show, note};
+use usage::usage;
+pub use usage::usages_in_lines;
 
 /// The command that tells of the settings that all others have too.
 const SETTINGS: &str = "settings";
@@ -141,20 +144,6 @@ impl FromArgMatches for Client {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
     }
-}
-
-/// How a command is written, with what it needs and nothing else; none for one that has commands of its own.
-fn usage(command: &clap::Command) -> Option<String> {
-    if command.has_subcommands() {
-        return None;
-    }
-    let usage = command.clone().render_usage().to_string();
-    let (_, after) = usage.split_once(command.get_name())?;
-    // Of each command there is a form of results, at least.
-    let after = after.trim_start();
-    let after = after.strip_prefix("[OPTIONS]").unwrap_or(after).trim();
-    let words = ["compose-broker", command.get_name(), "[OPTIONS]", after];
-    Some(words.join(" ").trim_end().to_owned())
 }
 
 /// Does what a command asks for. The exit code says how that went: 0 done, 1 failed or refused,

@@ -2,7 +2,8 @@
 //!
 //! Invariant: no word is cut, so whatever can be copied from a wide terminal can be copied from a narrow
 //! one. A table that does not fit wraps its cells between words; where even that does not fit, each row
-//! stands by itself, its first cell above the others.
+//! stands by itself, its first cell above the others. A field's value whose words do not fit beside its name stands
+//! below it. A digest that no line holds goes over lines in equal parts, which people can compare.
 
 use unicode_width::UnicodeWidthStr as _;
 
@@ -22,6 +23,9 @@ const UNITS: [&str; 17] = [
     "ms", "s", "min", "h", "second", "seconds", "minute", "minutes", "hour", "hours", "day",
     "days", "B", "KiB", "MiB", "GiB", "TiB",
 ];
+
+/// Hexadecimal digits in a row that are taken for a digest.
+const DIGEST_MIN: usize = 64;
 
 /// A space at which no line ends, until it is shown.
 pub const TIE: char = '\u{a0}';
@@ -225,6 +229,14 @@ pub fn fields<const N: usize>(fields: [(&str, Option<String>); N], width: Option
     });
     let mut lines = Vec::new();
     for (name, value) in &there {
+        if longest_word(value) > room {
+            lines.push(format!("{name}:"));
+            let below = width.unwrap_or(usize::MAX).saturating_sub(INDENT.len());
+            let value = with_digests_in_parts(value, below);
+            let parts = wrap(&value, below);
+            lines.extend(parts.iter().map(|part| format!("{INDENT}{part}")));
+            continue;
+        }
         for (at, part) in wrap(value, room).iter().enumerate() {
             let name = if at == 0 {
                 format!("{name}:")
@@ -235,6 +247,26 @@ pub fn fields<const N: usize>(fields: [(&str, Option<String>); N], width: Option
         }
     }
     untied(lines.join("\n"))
+}
+
+/// The same text, its digests that are longer than `room` in equal parts that are not.
+fn with_digests_in_parts(text: &str, room: usize) -> String {
+    let parts = |word: &str| {
+        let is_digest = word.len() >= DIGEST_MIN && word.bytes().all(|b| b.is_ascii_hexdigit());
+        let mut length = word.len();
+        while is_digest && length > room && length.is_multiple_of(2) {
+            length /= 2;
+        }
+        let parts: Vec<String> = (word.chars().collect::<Vec<char>>().chunks(length.max(1)))
+            .map(|part| part.iter().collect())
+            .collect();
+        match is_digest {
+            true => parts.join(" "),
+            false => word.to_owned(),
+        }
+    };
+    let words: Vec<String> = text.split(' ').map(parts).collect();
+    words.join(" ")
 }
 
 fn untied(text: String) -> String {
@@ -320,6 +352,32 @@ NAME                      STATE     TAKEN                   HOW IT STANDS
         );
         let expected = "name:     orders\nhealth:   Degraded: 2 of 3\n          members serve";
         assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn a_value_that_does_not_fit_beside_its_name_stands_below_it() {
+        let digest = "0123456789abcdef".repeat(4);
+        let told = |width| {
+            let size = ("size", Some("1.0 MiB".to_owned()));
+            fields(
+                [size, ("sha256 of the snapshot", Some(digest.clone()))],
+                width,
+            )
+        };
+        let names = "size:                     1.0 MiB\nsha256 of the snapshot:";
+        let half = "0123456789abcdef".repeat(2);
+        for (width, below) in [
+            (None, format!("   {digest}")),
+            (Some(120), format!("   {digest}")),
+            (Some(80), format!("\n  {digest}")),
+            (Some(60), format!("\n  {half}\n  {half}")),
+        ] {
+            assert_eq!(told(width), format!("{names}{below}"));
+        }
+        // An address is whole: it is copied over the end of a terminal's line.
+        let link = format!("https://broker.example/{}", "a/".repeat(40));
+        let told = fields([("link", Some(link.clone()))], Some(60));
+        assert_eq!(told, format!("link:\n  {link}"));
     }
 
     #[test]

@@ -176,14 +176,22 @@ impl ClientConfig {
             state,
             timeout: settings.timeout.unwrap_or(CLIENT_REQUEST_TIMEOUT),
             poll: settings.poll,
-            columns: variable("COLUMNS")
-                .and_then(|text| text.parse().ok())
-                .filter(|columns| *columns > 0),
+            columns: columns_in(variable("COLUMNS")),
             user: variable("USER")
                 .or_else(|| variable("LOGNAME"))
                 .unwrap_or_else(|| "unknown".into()),
         })
     }
+}
+
+/// The columns that the environment names (`COLUMNS`), for the help: it is told before there are settings.
+pub fn columns_named() -> Option<usize> {
+    columns_in(std::env::var("COLUMNS").ok())
+}
+
+fn columns_in(text: Option<String>) -> Option<usize> {
+    let columns = text.and_then(|text| text.parse().ok());
+    columns.filter(|columns| *columns > 0)
 }
 
 /// The file of names.

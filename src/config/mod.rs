@@ -31,7 +31,7 @@ mod stores;
 pub use crate::model::marker::Accepted;
 pub use check::{Conventions, Limits, Listening, Logging, Places, Retention};
 pub use client::{
-    CLIENT_SECRETS_HELP, CLIENT_SETTINGS_HEADING, ClientConfig, ClientSettings,
+    CLIENT_SECRETS_HELP, CLIENT_SETTINGS_HEADING, ClientConfig, ClientSettings, columns_named,
     names_of_environment, program, words,
 };
 use cloud_foundry::CloudFoundry;

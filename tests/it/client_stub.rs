@@ -874,23 +874,39 @@ async fn help_is_about_the_command_and_mistakes_are_told_from_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_line_of_the_help_is_wider_than_the_terminal() {
     let user = User::of("http://127.0.0.1:1", "ada", "word");
-    for command in [
-        "serve",
-        "migrate",
-        "create-backup",
-        "defragment",
-        "settings",
-    ] {
-        let mut help = user.command(&[command, "--help"]);
-        let ran = Ran::of(help.env("COLUMNS", "80").output().await.expect("a process"));
+    let helped = async |command: &[&str], columns: &str| {
+        let mut help = user.command(&[command, &["--help"]].concat());
+        let ran = Ran::of(
+            help.env("COLUMNS", columns)
+                .output()
+                .await
+                .expect("a process"),
+        );
         assert_eq!(ran.code, 0, "{ran:?}");
-        let wide: Vec<&str> = ran
-            .out
-            .lines()
-            .filter(|line| line.chars().count() > 80)
-            .collect();
-        assert!(wide.is_empty(), "{command}: {wide:#?}");
+        ran.out
+    };
+    let all = helped(&[], "1000").await;
+    let commands = all.lines().filter(|line| line.starts_with("  "));
+    let commands: Vec<&str> = commands
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|word| *word != "help" && !word.starts_with('-'))
+        .collect();
+    assert!(commands.len() > 40, "{commands:?}");
+    for columns in [60, 80] {
+        for command in std::iter::once(None).chain(commands.iter().map(Some)) {
+            let command: Vec<&str> = command.into_iter().copied().collect();
+            let told = helped(&command, &columns.to_string()).await;
+            let wide: Vec<&str> = (told.lines())
+                .filter(|line| line.chars().count() > columns)
+                .collect();
+            assert!(wide.is_empty(), "{command:?}: {wide:#?}");
+            assert!(told.contains("Usage: compose-broker"), "{told}");
+        }
     }
+    let told = helped(&["create-service"], "60").await;
+    let usage =
+        "\nUsage: compose-broker create-service [OPTIONS] <OFFERING>\n       <PLAN> <NAME>\n";
+    assert!(told.contains(usage), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
