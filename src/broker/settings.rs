@@ -23,9 +23,11 @@ use crate::{
         instance::{Instance, InstanceState},
         limits::UNITS_MAX,
         name,
+        observation::MemberObservation,
         origin::Origin,
+        sentence::capitalized,
         session::Session,
-        update::fits,
+        update::{fits, waits_for_members},
     },
     store::{self, Conn, Store, StoreError},
 };
@@ -48,6 +50,8 @@ pub struct SizePreflight {
     pub units: u32,
     /// Why it would not be done now; none when it would.
     pub refusal: Option<String>,
+    /// What it would wait for, in sentences for people; none where nothing is known of that.
+    pub waits: Option<String>,
 }
 
 /// How a rehearsal ends: always by taking back what was decided.
@@ -134,7 +138,21 @@ impl Settings {
             )) => return Err(error),
             Err(Rehearsed::Refused(refusal)) => Some(refusal.to_string()),
         };
-        Ok(SizePreflight { units, refusal })
+        let seen = self.vitals.observation(&of.deployment);
+        let down = |seen: &MemberObservation| {
+            let trouble = seen.health.trouble()?;
+            Some(format!("The member {} {trouble}.", seen.name))
+        };
+        let down: Vec<String> = (seen.iter())
+            .flat_map(|seen| seen.members.iter().filter_map(down))
+            .collect();
+        let waits = (!down.is_empty() && refusal.is_none())
+            .then(|| format!("{} {}.", down.join(" "), capitalized(&waits_for_members())));
+        Ok(SizePreflight {
+            units,
+            refusal,
+            waits,
+        })
     }
 
     /// Gives an instance another name, where no platform names it.

@@ -25,6 +25,7 @@ use crate::model::{
     instance::DELETE_PROTECTION,
     limits::{CLIENT_LOOKS_AT_ONCE, CLIENT_UNBIND_PATIENCE},
     sentence::counted,
+    update::waits_for_members,
 };
 
 /// What is asked for when an instance is made.
@@ -504,6 +505,7 @@ impl Session {
         next_plan: Option<Plan>,
         wait: bool,
     ) -> Result<()> {
+        self.warn_of_a_wait(instance, change).await;
         let accepted = self.osb.update(instance, change).await?;
         self.book.change_instance(&instance.id, |instance| {
             instance.next_plan = next_plan;
@@ -512,6 +514,25 @@ impl Session {
         let job = job_on(instance, catalog.of(instance));
         let status = self.go_on(&job, Kind::Update, &accepted, wait).await?;
         self.show_end(instance, &status, None)
+    }
+
+    /// Says what a change of members waits for where these do not all serve, as far as the broker tells.
+    async fn warn_of_a_wait(&self, instance: &Instance, change: &Value) {
+        let named = |parameter: &str| change["parameters"].get(parameter).is_some();
+        let changes_members =
+            change["maintenance_info"].is_object() || named("units") || named("db_version");
+        if !changes_members {
+            return;
+        }
+        let health = self.health(instance).await.unwrap_or_default();
+        let state = health["state"].as_str().and_then(HealthState::parse);
+        if matches!(state, Some(HealthState::Down | HealthState::Degraded)) {
+            let (name, how) = (&instance.name, health_in_full(&health));
+            self.show.note(&format!(
+                "{name} is not whole ({how}): {}",
+                waits_for_members()
+            ));
+        }
     }
 
     /// `delete-service`: the keys go first, as a broker may expect; those that do not get on go with their

@@ -1,10 +1,11 @@
 //! Changes of a usable instance: when two requests are the same, what its members go through, and
 //! which of them is next. Pure.
 
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::deployment::Shape;
+use super::{deployment::Shape, duration::duration, limits::CHANGE_WAIT};
 
 /// What an update asks for: two that ask for the same are the same request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,6 +47,15 @@ impl Change {
     pub fn upgrades(&self) -> bool {
         self.from.version != self.goal().version
     }
+}
+
+/// What a change of members waits for, and for how long.
+pub fn waits_for_members() -> String {
+    format!(
+        "members are changed only while all of them serve: a change waits some {} for that, and then fails with \
+         nothing changed",
+        duration(TimeDelta::from_std(CHANGE_WAIT).unwrap_or(TimeDelta::MAX))
+    )
 }
 
 /// The parameters that an instance has after an update: those that the update names are replaced,

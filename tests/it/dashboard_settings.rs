@@ -1,14 +1,16 @@
 //! The page of settings, in a real browser: another size, another name, protection, the end.
 
+use compose_broker::model::schedule::minute_of_day;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 use crate::{
-    broker::{SERVICE, TestBroker, answer, eventually, instance_path, text},
+    broker::{SERVICE, TestBroker, answer, eventually, instance_path, new_folder, text},
+    catalog::catalog_file,
     chromium::{CONTROL, ENTER, NARROW, SPACE},
     control,
     dashboard::Visit,
-    pages::Visitor,
+    pages::{Visitor, between},
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,7 +53,7 @@ async fn a_database_is_scaled_protected_and_what_was_restored_renamed_and_delete
     page.arrives_at("/instances/db").await;
     eventually("the change is done", || async {
         let tasks = page.text_of("#tasks li:first-child").await;
-        (tasks.contains("Complete") && !tasks.contains("Backup")).then_some(())
+        (tasks.contains("Succeeded") && !tasks.contains("Backup")).then_some(())
     })
     .await;
     visit.open("db", "/settings").await;
@@ -251,4 +253,38 @@ async fn operators_delete_in_the_platform_s_place_and_nobody_deletes_what_is_pro
             (&json!("dashboard"), &json!(user))
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schedule_that_the_plan_sets_is_told_in_full() {
+    let folder = new_folder();
+    let mut catalog = catalog_file();
+    let rules = catalog["services"][0]["plans"][0]["broker"].as_object_mut();
+    rules.expect("rules").remove("backup_schedule");
+    let file = folder.join("catalog.json");
+    std::fs::write(&file, catalog.to_string()).expect("a file");
+    let flags = ["--catalog", file.to_str().expect("UTF-8")];
+    let broker = TestBroker::in_memory_with(&flags, control::surroundings()).await;
+    broker.provision("i", json!({})).await;
+    let operator = Visitor::operator(&broker).await;
+    let page = operator.get("/dashboard/instances/i/settings").await.body;
+    let minute = minute_of_day(&"i".parse().expect("an id"));
+    let schedule = between(
+        &page,
+        "<section class=\"card wide\" id=\"schedule\"",
+        "</section>",
+    );
+    for told in [
+        &format!(
+            "<dt>Time of day</dt><dd>{:02}:{:02} UTC</dd>",
+            minute / 60,
+            minute % 60
+        ),
+        "<dt>Weekly backups</dt><dd>on the first free day</dd>",
+        "<dt>Days for daily ones</dt><dd>7</dd>",
+        "The plan sets this schedule",
+    ] {
+        assert!(schedule.contains(told), "{told}: {schedule}");
+    }
+    assert!(!schedule.contains("<form"), "{schedule}");
 }

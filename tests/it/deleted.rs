@@ -326,6 +326,19 @@ async fn pages_say_what_is_left_of_what_was_deleted() {
         restored.contains("copy") && restored.contains("deleted"),
         "{restored}"
     );
+    // With what is left of it, and until when.
+    assert!(restored.contains("its backups go"), "{restored}");
+    assert!(restored.contains("in 14 days"), "{restored}");
+    assert!(
+        restored.contains(&format!("<a href=\"{path}\">")),
+        "{restored}"
+    );
+    let key = broker.bind("i", "of-user").await;
+    let user = Visitor::with_token(broker, &key).await;
+    let source = user.get("/dashboard/instances/i").await.body;
+    let restored = between(&source, "id=\"restored\"", "</section>");
+    assert!(restored.contains("in 14 days"), "{restored}");
+    assert!(!restored.contains(path), "{restored}");
 }
 
 /// The client says before and after a deletion what is kept, and how to have it back, also where somebody asks for

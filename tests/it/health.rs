@@ -7,10 +7,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::{
-    broker::{TestBroker, answer, eventually, text},
+    broker::{TestBroker, answer, encoded, eventually, text},
     control::{Script, surroundings},
     dashboard::Visit,
     inside::Inside,
+    pages::{Visitor, between},
     user::User,
 };
 
@@ -101,7 +102,34 @@ async fn members_that_do_not_answer_are_told_of_in_the_same_word_everywhere() {
         "{rehearsed:?}"
     );
 
+    // Another size waits for the members, and page and client say so before.
+    let operator = Visitor::operator(&broker).await;
+    let path = format!(
+        "/dashboard/instances/{}/settings?units=2",
+        encoded(instance)
+    );
+    let page = operator.get(&path).await.body;
+    let waits = between(&page, "id=\"waits\"", "</p>");
+    assert!(waits.contains("does not answer"), "{waits}");
+    assert!(waits.contains("only while all of them serve"), "{waits}");
+    assert!(page.contains("Change the size") && !page.contains("Nothing is in the way"));
+    let larger = user.does(&["update-service", "db", "-c", r#"{"units":2}"#]);
+    let told = larger.await.err;
+    assert!(told.contains("db is not whole (Down: "), "{told}");
+    assert!(told.contains("only while all of them serve"), "{told}");
+    let service = user.does(&["service", "db"]).await.out;
+    let service = service.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        service.contains("Checking that all members serve"),
+        "{service}"
+    );
+
     signal(&members, Signal::CONT);
+    eventually("the end of the change", || async {
+        let told = user.does(&["service", "db"]).await.out;
+        told.contains("update succeeded").then_some(())
+    })
+    .await;
     becomes(&broker, instance, "ready").await;
 }
 

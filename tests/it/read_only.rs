@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     broker::{READER, TestBroker, answer, instance_path, text},
-    pages::Visitor,
+    pages::{Visitor, between},
     process::BrokerProcess,
 };
 
@@ -145,6 +145,12 @@ async fn each_page_shows_itself_to_a_reader_and_takes_no_form() {
         let page = visitor.get(&path).await;
         assert_eq!(page.status, StatusCode::OK, "{path}");
         assert!(page.body.contains("Read only"), "{path}");
+        if path.ends_with("/settings") {
+            let schedule = between(&page.body, "<dl id=\"schedule-now\">", "</dl>");
+            let times = ["<dt>Time of day</dt><dd>", ":", " UTC</dd>"];
+            let at = times.map(|part| schedule.find(part));
+            assert!(at.is_sorted() && at[0].is_some(), "{schedule}");
+        }
         // No form but the one that leads out, and those that search.
         let forms = |body: &str| body.matches("<form method=\"post\"").count();
         assert_eq!(forms(&page.body), 1, "{path}: {}", page.body);

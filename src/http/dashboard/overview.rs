@@ -197,8 +197,12 @@ struct Link {
 
 /// An instance that was restored from it and is gone.
 struct DeletedRestore {
+    /// The page that says what is left of it, for who may see that.
+    href: Option<String>,
     name: String,
     deleted: Moment,
+    /// When its backups go.
+    kept_until: Moment,
 }
 
 /// The backup that an instance was restored from.
@@ -293,7 +297,7 @@ fn overview(
         administration: administration(broker, deployment, &instance.id),
         restores: links_to_restored(session, view, restored),
         deleted_restores: (view.deleted_restores.iter())
-            .map(|of| deleted_restore(of, view.now))
+            .map(|of| deleted_restore(session, of, view.now))
             .collect(),
         drawings: drawings(history, view.of.instance.created_at, view.now),
         is_restored: instance.restored_from.is_some(),
@@ -677,10 +681,13 @@ fn link_to_restored(
     }
 }
 
-fn deleted_restore(of: &DeletedInstance, now: DateTime<Utc>) -> DeletedRestore {
+fn deleted_restore(session: &Session, of: &DeletedInstance, now: DateTime<Utc>) -> DeletedRestore {
     DeletedRestore {
         name: of.name.clone().unwrap_or_else(|| of.instance.to_string()),
+        // What is left of it is shown to operators alone.
+        href: (session.scope == Scope::Operator).then(|| path_of(&of.instance)),
         deleted: Moment::new(of.deleted_at, now),
+        kept_until: Moment::new(of.kept_until, now),
     }
 }
 

@@ -58,8 +58,8 @@ struct SettingsPage {
     /// What fits; none while nobody can say.
     fits: Option<String>,
     rehearsal: Option<Rehearsal>,
-    /// When backups are taken and how long they are kept; none: nobody may choose.
-    schedule: Option<Schedule>,
+    /// When backups are taken and how long they are kept.
+    schedule: Schedule,
     deletion: Deletion,
 }
 
@@ -94,9 +94,20 @@ const DAYS_LABEL: &str = "Days for daily ones";
 const WEEKS_LABEL: &str = "Weeks for weekly ones";
 const MONTHS_LABEL: &str = "Months for monthly ones";
 
+/// When weekly backups are taken where nobody has chosen a day.
+const FIRST_FREE_DAY: &str = "on the first free day";
+
 /// What is chosen of the schedule of backups.
 struct Schedule {
     next: Option<Moment>,
+    /// Whether the plan lets users choose.
+    is_chosen: bool,
+    /// The time of day as it is, for those who may not change it.
+    hour_now: String,
+    /// The day of weekly backups as it is, for the same.
+    weekday_now: String,
+    /// When weekly backups are taken where no day is chosen.
+    first_free_day: &'static str,
     /// The hour that the broker has for it.
     own: String,
     hours: Vec<Choice>,
@@ -124,6 +135,8 @@ struct Rehearsal {
     size: String,
     /// Why it would not be done.
     refusal: Option<String>,
+    /// What it would wait for.
+    waits: Option<String>,
     /// What it means for the data.
     data: &'static str,
 }
@@ -337,14 +350,15 @@ fn chosen(text: &str) -> Option<&str> {
     Some(text).filter(|text| !text.is_empty())
 }
 
-fn schedule_of(view: &InstanceView) -> Option<Schedule> {
-    let bounds = view.timetable_bounds?;
+fn schedule_of(view: &InstanceView) -> Schedule {
+    let bounds = view.timetable_bounds;
     let now = view.timetable;
     let own = minute_of_day(&view.of.instance.id);
     let minute = own % 60;
+    let told = |hour: u32| format!("{hour:02}:{minute:02} UTC");
     let hour = |hour: u32| Choice {
         value: hour.to_string(),
-        label: format!("{hour:02}:{minute:02} UTC"),
+        label: told(hour),
         selected: now.hour == Some(hour),
     };
     let weekday = |(day, name): &(Weekday, &str)| Choice {
@@ -352,28 +366,32 @@ fn schedule_of(view: &InstanceView) -> Option<Schedule> {
         label: capitalized(name),
         selected: now.weekday == Some(*day),
     };
-    let kept = |name, label, now, most| Kept {
+    let weekdays: Vec<Choice> = WEEKDAYS.iter().map(weekday).collect();
+    let chosen = weekdays.iter().find(|day| day.selected);
+    let kept = |name, label, now, most: Option<u32>| Kept {
         name,
         label,
         now,
-        most,
+        most: most.unwrap_or(now),
     };
-    Some(Schedule {
+    let days = bounds.map(|of| of.daily_kept_max);
+    let weeks = bounds.map(|of| of.weekly_kept_max);
+    let months = bounds.map(|of| of.monthly_kept_max);
+    Schedule {
         next: view.next_backup.map(|at| Moment::new(at, view.now)),
-        own: format!("{:02}:{minute:02} UTC", own / 60),
+        is_chosen: bounds.is_some(),
+        hour_now: told(now.hour.unwrap_or(own / 60)),
+        weekday_now: chosen.map_or_else(|| FIRST_FREE_DAY.to_owned(), |day| day.label.clone()),
+        first_free_day: FIRST_FREE_DAY,
+        own: told(own / 60),
         hours: (0..24).map(hour).collect(),
-        weekdays: WEEKDAYS.iter().map(weekday).collect(),
+        weekdays,
         kept: [
-            kept(DAYS, DAYS_LABEL, now.days_kept(), bounds.daily_kept_max),
-            kept(WEEKS, WEEKS_LABEL, now.weeks_kept(), bounds.weekly_kept_max),
-            kept(
-                MONTHS,
-                MONTHS_LABEL,
-                now.months_kept(),
-                bounds.monthly_kept_max,
-            ),
+            kept(DAYS, DAYS_LABEL, now.days_kept(), days),
+            kept(WEEKS, WEEKS_LABEL, now.weeks_kept(), weeks),
+            kept(MONTHS, MONTHS_LABEL, now.months_kept(), months),
         ],
-    })
+    }
 }
 
 /// `POST /dashboard/instances/:iid/settings/protection`
@@ -484,6 +502,7 @@ fn rehearsal(preflight: SizePreflight, units: u32) -> Rehearsal {
         units: preflight.units,
         size: sized(preflight.units),
         refusal,
+        waits: preflight.waits,
         data: if preflight.units > units {
             "No data moves."
         } else {
