@@ -522,8 +522,8 @@ async fn a_bucket_is_mirrored_at_another_provider() {
     ];
     let clock = TestClock::default();
     let surroundings = Script::default().surroundings_at(&clock);
-    let broker = Database::in_memory().broker(flags.as_flattened(), surroundings);
-    let broker = broker.await;
+    let database = Database::in_memory();
+    let broker = database.broker(flags.as_flattened(), surroundings).await;
     broker.provision("i", json!({})).await;
     let credentials = broker.bind("i", "app").await;
     broker.database.fill(&credentials, 20, "v").await;
