@@ -5,11 +5,12 @@ use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 use crate::{
-    broker::{SERVICE, TestBroker, answer, eventually, instance_path, new_folder, text},
+    broker::{SERVICE, TestBroker, answer, eventually, instance_path, text},
     catalog::catalog_file,
     chromium::{CONTROL, ENTER, NARROW, SPACE},
     control,
     dashboard::Visit,
+    database::Database,
     pages::{Visitor, between},
 };
 
@@ -257,14 +258,12 @@ async fn operators_delete_in_the_platform_s_place_and_nobody_deletes_what_is_pro
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schedule_that_the_plan_sets_is_told_in_full() {
-    let folder = new_folder();
     let mut catalog = catalog_file();
     let rules = catalog["services"][0]["plans"][0]["broker"].as_object_mut();
     rules.expect("rules").remove("backup_schedule");
-    let file = folder.join("catalog.json");
-    std::fs::write(&file, catalog.to_string()).expect("a file");
-    let flags = ["--catalog", file.to_str().expect("UTF-8")];
-    let broker = TestBroker::in_memory_with(&flags, control::surroundings()).await;
+    let database = Database::in_memory();
+    let broker = database.broker_with(&catalog, &[], control::surroundings());
+    let broker = broker.await;
     broker.provision("i", json!({})).await;
     let operator = Visitor::operator(&broker).await;
     let page = operator.get("/dashboard/instances/i/settings").await.body;
