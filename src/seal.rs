@@ -16,6 +16,8 @@ use zeroize::Zeroizing;
 
 use crate::model::{replicas::KeyMark, secret::Secret};
 
+pub mod age;
+
 /// Bytes of one key.
 const KEY_BYTES: usize = 32;
 /// What a key's mark is made from, so that it is no other use of the key.
