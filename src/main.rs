@@ -319,7 +319,7 @@ fn verify(look: &OfflineLook) -> ExitCode {
     let tell = |looked: Looked| {
         match &looked.verdict {
             Verdict::Whole(_) => {}
-            Verdict::NotOpened(_) | Verdict::GivenUp(_) => closed = true,
+            Verdict::NotOpened(_) | Verdict::ForTenant(_) | Verdict::GivenUp(_) => closed = true,
             Verdict::Damaged(_) => damaged = true,
         }
         let _ = print(format!("{looked}\n").as_bytes());

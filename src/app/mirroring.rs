@@ -345,6 +345,7 @@ fn is_of_one(error: &BackupStoreError) -> bool {
         BackupStoreError::NotFound(_)
             | BackupStoreError::Damaged { .. }
             | BackupStoreError::KeyMissing { .. }
+            | BackupStoreError::ForTenant { .. }
     )
 }
 
@@ -355,6 +356,7 @@ fn meaning_of(error: &BackupStoreError) -> &'static str {
             "cannot be copied whole: what is stored of it is spoiled"
         }
         BackupStoreError::KeyMissing { .. } => "is sealed under a key that the broker lacks",
+        BackupStoreError::ForTenant { .. } => "is sealed for the key of its tenant",
         BackupStoreError::Absent { .. } => {
             "is not there (is its disk mounted, or its bucket there?)"
         }

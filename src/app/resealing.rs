@@ -196,7 +196,8 @@ fn is_of_all(error: &BackupStoreError) -> bool {
     match error {
         BackupStoreError::NotFound(_)
         | BackupStoreError::Damaged { .. }
-        | BackupStoreError::KeyMissing { .. } => false,
+        | BackupStoreError::KeyMissing { .. }
+        | BackupStoreError::ForTenant { .. } => false,
         BackupStoreError::Absent { .. }
         | BackupStoreError::Full { .. }
         | BackupStoreError::Server { .. }

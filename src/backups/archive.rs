@@ -1,7 +1,8 @@
-//! What a user downloads: a gzip'd tar of the snapshot and its manifest.
+//! What a user downloads: a gzip'd tar of the snapshot and its manifest. Of a backup that is sealed for the tenant's key
+//! it has the object as it is stored.
 //!
 //! The manifest comes last, as it does in the store: when [`MANIFEST_FILE`] is there, the
-//! [`SNAPSHOT_FILE`] before it is whole. A snapshot that is not what the manifest says ends the
+//! [`SNAPSHOT_FILE`] or [`TENANT_SNAPSHOT_FILE`] before it is whole. A snapshot that is not what the manifest says ends the
 //! archive with an error, so that the download breaks off instead of ending well.
 //!
 //! The archive is made while it is sent and holds a few chunks in memory. It has the same bytes each
@@ -28,7 +29,7 @@ use super::{
 };
 use crate::{
     model::{
-        backup::{MANIFEST_FILE, Manifest, SNAPSHOT_FILE},
+        backup::{MANIFEST_FILE, Manifest, SNAPSHOT_FILE, TENANT_SNAPSHOT_FILE},
         limits::CHUNK_BYTES,
     },
     seal::hex,
@@ -54,21 +55,34 @@ const END: [u8; 2 * BLOCK_BYTES] = [0; 2 * BLOCK_BYTES];
 /// The files are for the one who unpacks them alone.
 const FILE_MODE: u32 = 0o600;
 
-/// The archive of a snapshot, with the manifest as it is shown: what is sealed is the operator's.
-pub fn download(snapshot: ByteStream, manifest: &Manifest) -> ByteStream {
+/// The archive of a snapshot, or of the object that is sealed for the tenant's key, with the manifest as it is shown:
+/// what is sealed in that is the operator's.
+pub fn download(content: ByteStream, manifest: &Manifest) -> ByteStream {
     let stored = &manifest.stored;
     let name = ObjectName::snapshot_of(manifest);
-    let snapshot = gauged(snapshot, Expecting::snapshot(&name, stored));
+    let (file, bytes_in_file, expected) = match manifest.sealed_for {
+        Some(_) => (
+            TENANT_SNAPSHOT_FILE,
+            stored.object_bytes,
+            Expecting::object(&name, stored),
+        ),
+        None => (
+            SNAPSHOT_FILE,
+            stored.snapshot_bytes,
+            Expecting::snapshot(&name, stored),
+        ),
+    };
+    let content = gauged(content, expected);
     let told = manifest::to_json(manifest);
     let rest = [
-        padding(stored.snapshot_bytes),
+        padding(bytes_in_file),
         header(MANIFEST_FILE, told.len() as u64, manifest),
         told.clone(),
         padding(told.len() as u64),
         Bytes::from_static(&END),
     ];
-    let archive = bytes([header(SNAPSHOT_FILE, stored.snapshot_bytes, manifest)])
-        .chain(snapshot)
+    let archive = bytes([header(file, bytes_in_file, manifest)])
+        .chain(content)
         .chain(bytes(rest));
     compressed(archive.boxed())
 }
@@ -76,6 +90,9 @@ pub fn download(snapshot: ByteStream, manifest: &Manifest) -> ByteStream {
 /// About how long the archive of a backup is, before anybody has made it.
 pub fn about(manifest: &Manifest) -> u64 {
     let stored = &manifest.stored;
+    if manifest.sealed_for.is_some() {
+        return stored.object_bytes + BESIDE_BYTES;
+    }
     let packed = stored.object_bytes.saturating_mul(PACKED_PERCENT) / 100;
     packed.min(stored.snapshot_bytes) + BESIDE_BYTES
 }
@@ -161,7 +178,7 @@ fn header(name: &str, bytes: u64, manifest: &Manifest) -> Bytes {
     let mut header = Header::new_gnu();
     header
         .set_path(name)
-        .expect("the names of our two files fit a header");
+        .expect("the names of our files fit a header");
     header.set_entry_type(EntryType::Regular);
     header.set_mode(FILE_MODE);
     header.set_uid(0);

@@ -11,6 +11,9 @@
 //! Which backup it is, and which of its objects, is sealed with each frame. So no object stands in for another
 //! one, not even where somebody has swapped their keys too.
 //!
+//! What is sealed for a tenant's key ([`super::tenant`]) has the same frames, as age defines them: under
+//! ChaCha20-Poly1305, with nothing beside them.
+//!
 //! A reader gets the bytes of a frame once it has opened, and holds one frame in memory, as a writer does.
 
 use std::io;
@@ -88,8 +91,8 @@ impl Identity {
         format!("backup key {}", self.joined())
     }
 
-    /// What is sealed with each frame of its snapshot.
-    fn snapshot_context(&self) -> String {
+    /// What is sealed with each frame of its snapshot, and where a file belongs that is sealed for a tenant.
+    pub(super) fn snapshot_context(&self) -> String {
         format!("compose-broker backup\x1fsnapshot\x1f{}", self.joined())
     }
 
@@ -119,6 +122,14 @@ impl ObjectKey {
     pub(super) fn open(keys: &KeyRing, of: &Identity, sealed: &str) -> Result<Self, SealError> {
         let key = OneUseKey::from_bytes(keys.open(&of.key_context(), sealed)?)?;
         Self::of(&key, of)
+    }
+
+    /// One that seals nothing with its frames.
+    pub(super) fn bare(key: UnboundKey) -> Self {
+        Self {
+            aead: LessSafeKey::new(key),
+            context: String::new(),
+        }
     }
 
     fn of(key: &OneUseKey, of: &Identity) -> Result<Self, SealError> {
@@ -175,6 +186,10 @@ pub(super) fn unseal(object: ByteStream, key: ObjectKey, name: &ObjectName) -> B
                 return Err(BackupStoreError::damaged(&name, reason).into());
             };
             let length = plain.len();
+            if length == 0 && at.number > 0 {
+                let reason = "its last sealed frame is empty";
+                return Err(BackupStoreError::damaged(&name, reason).into());
+            }
             frame.truncate(length);
             Ok(frame)
         },

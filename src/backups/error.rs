@@ -58,6 +58,17 @@ pub enum BackupStoreError {
         /// The key's name.
         key: String,
     },
+    /// It is sealed for a key of its tenant, and no key was given.
+    #[error(
+        "object {object} is sealed for the key {recipient} of its tenant, which the broker has not: it opens with the \
+         private key alone"
+    )]
+    ForTenant {
+        /// The object's name.
+        object: String,
+        /// The public key.
+        recipient: String,
+    },
     /// Nothing can be sealed.
     #[error("a backup cannot be sealed")]
     NotSealed(#[source] SealError),
@@ -137,6 +148,7 @@ impl From<BackupStoreError> for io::Error {
             }
             BackupStoreError::Server { .. }
             | BackupStoreError::KeyMissing { .. }
+            | BackupStoreError::ForTenant { .. }
             | BackupStoreError::NotSealed(_) => io::ErrorKind::Other,
             BackupStoreError::Io { source, .. } => source.kind(),
         };

@@ -11,7 +11,7 @@ use super::{
     signature::{digest_of, signed_text, signed_text_of},
 };
 use crate::{
-    model::backup::{MANIFEST_FORMAT, MANIFEST_FORMAT_CLEAR, Manifest},
+    model::backup::{MANIFEST_FORMAT, MANIFEST_FORMAT_CLEAR, MANIFEST_FORMAT_TENANT, Manifest},
     seal::{KeyRing, SealError},
 };
 
@@ -48,14 +48,21 @@ pub(super) fn parse(text: &[u8]) -> Result<Manifest, String> {
         format: u32,
     }
     let Form { format } = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-    if ![MANIFEST_FORMAT, MANIFEST_FORMAT_CLEAR].contains(&format) {
+    if !(MANIFEST_FORMAT_CLEAR..=MANIFEST_FORMAT_TENANT).contains(&format) {
         return Err(format!(
-            "it has format {format}, and only {MANIFEST_FORMAT_CLEAR} and {MANIFEST_FORMAT} are known"
+            "it has format {format}, and only {MANIFEST_FORMAT_CLEAR}, {MANIFEST_FORMAT} and \
+             {MANIFEST_FORMAT_TENANT} are known"
         ));
     }
     let manifest: Manifest = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     if manifest.stored.manifest_format() != format {
         return Err("its format is not that of the object that it tells of".to_owned());
+    }
+    let is_for_tenant = format == MANIFEST_FORMAT_TENANT;
+    if manifest.sealed_for.is_some() != is_for_tenant
+        || manifest.sealed_key.is_some() && is_for_tenant
+    {
+        return Err("what it says of the key to its object is not of its format".to_owned());
     }
     Ok(manifest)
 }
@@ -72,7 +79,11 @@ pub(super) fn check_own(text: &[u8], manifest: &Manifest, keys: &KeyRing) -> Res
     };
     keys.open(&manifest.seal_context(), sealed)
         .map_err(|error| Unfit::Seal("its text of sealed credentials", error))?;
-    object_key(manifest, keys).map(drop)
+    match manifest.sealed_for {
+        // The tenant has the key, and the signature covers what it is wrapped in.
+        Some(_) => Ok(()),
+        None => object_key(manifest, keys).map(drop),
+    }
 }
 
 /// Whether the signature in `text`, which is that manifest, was made by a key of the ring.
@@ -93,13 +104,13 @@ pub(super) fn check_signature(
 /// under. None where it is not signed.
 pub(super) fn digest(text: &[u8], manifest: &Manifest) -> Option<String> {
     let signed = signed_text(text, &UNSIGNED).ok()?;
-    (manifest.format == MANIFEST_FORMAT).then(|| digest_of(&signed))
+    (manifest.format != MANIFEST_FORMAT_CLEAR).then(|| digest_of(&signed))
 }
 
 /// The same of a manifest that the broker's store knows.
 pub(super) fn digest_of_known(manifest: &Manifest) -> Option<String> {
     let signed = signed_text_of(manifest, &UNSIGNED);
-    (manifest.format == MANIFEST_FORMAT).then(|| digest_of(&signed))
+    (manifest.format != MANIFEST_FORMAT_CLEAR).then(|| digest_of(&signed))
 }
 
 /// The key that opens the object of a manifest.

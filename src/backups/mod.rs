@@ -16,6 +16,9 @@
 //! opens what is left. What the store of the broker knows of a backup is compared with its manifest
 //! before anything is opened.
 //!
+//! A backup may be sealed for a key of its tenant instead ([`tenant`]). Then the broker forgets the object's key as soon
+//! as it has read the backup back, and opens it again with a key alone that its tenant gives.
+//!
 //! Beside the backups of a deployment stands their register, which says what should be there. A backup that goes is
 //! taken out of it first, which the registrar sees to.
 //!
@@ -65,6 +68,7 @@ mod offline;
 mod register;
 mod signature;
 pub mod store;
+mod tenant;
 
 pub use self::{
     cipher::Identity,
@@ -76,6 +80,7 @@ pub use self::{
     register::registered,
     signature::Signature,
     store::{SharedPlace, StoreSettings, forms, place, place_before, place_in, s3},
+    tenant::{TakenFor, file_key},
 };
 
 #[cfg(test)]
@@ -134,11 +139,9 @@ pub struct StoredBackup {
 impl StoredBackup {
     /// The first object that it should have and has not.
     pub fn missing(&self) -> Option<ObjectName> {
-        let sealed = ObjectName::snapshot(&self.deployment, &self.backup);
-        let clear = ObjectName::clear_snapshot(&self.deployment, &self.backup);
-        let snapshot = [&clear, &sealed].into_iter();
-        if !snapshot.into_iter().any(|name| self.objects.contains(name)) {
-            return Some(sealed);
+        let snapshots = ObjectName::snapshots(&self.deployment, &self.backup);
+        if !snapshots.iter().any(|name| self.objects.contains(name)) {
+            return Some(ObjectName::snapshot(&self.deployment, &self.backup));
         }
         let manifest = ObjectName::manifest(&self.deployment, &self.backup);
         (!self.objects.contains(&manifest)).then_some(manifest)
@@ -199,14 +202,11 @@ impl Vault {
         snapshot: ByteStream,
         progress: impl Fn(u64) + Send + Sync + 'static,
     ) -> Result<TakenIn, BackupStoreError> {
-        let mut passed = 0;
-        let snapshot = snapshot.inspect_ok(move |chunk| {
-            passed += chunk.len() as u64;
-            progress(passed);
-        });
         let name = ObjectName::snapshot(&of.deployment, &of.backup);
-        let taken = self.put_sealed(of, &name, snapshot.boxed()).await?;
-        self.remove_clear(of).await?;
+        let taken = self
+            .put_sealed(of, &name, counted(snapshot, progress))
+            .await?;
+        self.remove_others(of, &name).await?;
         Ok(taken)
     }
 
@@ -230,9 +230,25 @@ impl Vault {
     ) -> Result<TakenIn, BackupStoreError> {
         let (key, sealed_key) =
             ObjectKey::generate(&self.keys, of).map_err(BackupStoreError::NotSealed)?;
+        let seal = |compressed| cipher::seal(compressed, key);
+        let stored = self.put_packed(name, content, seal, cipher::SEALING);
+        Ok(TakenIn {
+            stored: stored.await?,
+            sealed_key,
+        })
+    }
+
+    /// Stores bytes under a name, compressed, and then as `seal` makes them, which is called `sealing`.
+    async fn put_packed(
+        &self,
+        name: &ObjectName,
+        content: ByteStream,
+        seal: impl FnOnce(ByteStream) -> ByteStream,
+        sealing: &str,
+    ) -> Result<StoredSnapshot, BackupStoreError> {
         let (of_snapshot, of_object) = (Measured::default(), Measured::default());
         let snapshot = gauged(content, Measuring::new(of_snapshot.clone()));
-        let sealed = cipher::seal(frame::compress(snapshot), key);
+        let sealed = seal(frame::compress(snapshot));
         let object = gauged(sealed, Measuring::new(of_object.clone()));
         let stored_bytes = self.store.put(name, object).await?;
         let (Some(snapshot), Some(object)) = (of_snapshot.get(), of_object.get()) else {
@@ -243,31 +259,39 @@ impl Vault {
             let reason = format!("the store took {stored_bytes} of {} bytes", object.bytes);
             return Err(BackupStoreError::damaged(name, reason));
         }
-        let stored = StoredSnapshot {
+        Ok(StoredSnapshot {
             snapshot_bytes: snapshot.bytes,
             snapshot_sha256: snapshot.sha256.clone(),
             object_bytes: object.bytes,
             object_sha256: object.sha256.clone(),
             compression: frame::COMPRESSION.to_owned(),
-            sealing: Some(cipher::SEALING.to_owned()),
-        };
-        Ok(TakenIn { stored, sealed_key })
+            sealing: Some(sealing.to_owned()),
+        })
     }
 
-    /// Deletes what an earlier version stored of a backup that was begun anew since.
-    async fn remove_clear(&self, of: &Identity) -> Result<(), BackupStoreError> {
-        let clear = ObjectName::clear_snapshot(&of.deployment, &of.backup);
+    /// Deletes what was stored otherwise of a backup that was begun anew since: by an earlier version, or for another
+    /// key.
+    async fn remove_others(
+        &self,
+        of: &Identity,
+        kept: &ObjectName,
+    ) -> Result<(), BackupStoreError> {
         let stored = self.stored(&of.deployment, &of.backup).await?;
-        if stored.objects.contains(&clear) {
-            self.store.delete(&clear).await?;
+        let others = ObjectName::snapshots(&of.deployment, &of.backup);
+        for name in others.iter().filter(|name| *name != kept) {
+            if stored.objects.contains(name) {
+                self.store.delete(name).await?;
+            }
         }
         Ok(())
     }
 
     /// Opens the snapshot of a backup. The stream ends with [`BackupStoreError::Damaged`] when the
     /// object or what is in it is not as `manifest` says, which is what the broker's store knows, or what
-    /// was read from here. What stands beside the object has to say the same.
+    /// was read from here. What stands beside the object has to say the same. One that is sealed for its tenant's key
+    /// is not opened.
     pub async fn open(&self, manifest: &Manifest) -> Result<ByteStream, BackupStoreError> {
+        tenant::refuse(manifest)?;
         let of = Identity::from(manifest);
         if manifest.stored.sealing.is_none() {
             return self.open_taken(&of, &manifest.stored, None).await;
@@ -374,11 +398,15 @@ impl Vault {
         read_to_end(gauged(self.read(&name).await?, expected), &name, |_| ()).await
     }
 
-    /// What a user downloads: the [`archive`] of a backup. It ends with an error when the backup
-    /// turns out to be damaged.
+    /// What a user downloads: the [`archive`] of a backup, with the sealed object where that is for the tenant's key. It
+    /// ends with an error when the backup turns out to be damaged.
     pub async fn archive(&self, manifest: &Manifest) -> Result<ByteStream, BackupStoreError> {
         let shown = manifest::shown(manifest, &self.keys);
-        Ok(archive::download(self.open(manifest).await?, &shown))
+        let content = match manifest.sealed_for {
+            Some(_) => self.read(&ObjectName::snapshot_of(manifest)).await?,
+            None => self.open(manifest).await?,
+        };
+        Ok(archive::download(content, &shown))
     }
 
     /// What is the same as long as the bytes of the archive of a backup are.
@@ -677,22 +705,44 @@ fn unpacked(
     expected: &StoredSnapshot,
     key: Option<ObjectKey>,
 ) -> Result<ByteStream, BackupStoreError> {
-    let unknown =
-        |what: &str, of: &str| BackupStoreError::damaged(name, format!("unknown {what} {of:?}"));
-    if expected.compression != frame::COMPRESSION {
-        return Err(unknown("compression", &expected.compression));
-    }
     if let Some(sealing) = &expected.sealing
         && sealing != cipher::SEALING
     {
-        return Err(unknown("sealing", sealing));
+        return Err(unknown(name, "sealing", sealing));
     }
-    let mut stored = gauged(object, Expecting::object(name, expected));
-    if let Some(key) = key {
-        stored = cipher::unseal(stored, key, name);
+    snapshot_in(object, name, expected, |stored| match key {
+        Some(key) => cipher::unseal(stored, key, name),
+        None => stored,
+    })
+}
+
+/// The same of an object that `unseal` opens.
+fn snapshot_in(
+    object: ByteStream,
+    name: &ObjectName,
+    expected: &StoredSnapshot,
+    unseal: impl FnOnce(ByteStream) -> ByteStream,
+) -> Result<ByteStream, BackupStoreError> {
+    if expected.compression != frame::COMPRESSION {
+        return Err(unknown(name, "compression", &expected.compression));
     }
+    let stored = gauged(object, Expecting::object(name, expected));
     let snapshot = Expecting::snapshot(name, expected);
-    Ok(gauged(frame::decompress(stored, name), snapshot))
+    Ok(gauged(frame::decompress(unseal(stored), name), snapshot))
+}
+
+fn unknown(object: &ObjectName, what: &str, of: &str) -> BackupStoreError {
+    BackupStoreError::damaged(object, format!("unknown {what} {of:?}"))
+}
+
+/// The same content; `progress` is told its bytes so far.
+fn counted(content: ByteStream, progress: impl Fn(u64) + Send + Sync + 'static) -> ByteStream {
+    let mut passed = 0;
+    let counted = content.inspect_ok(move |chunk| {
+        passed += chunk.len() as u64;
+        progress(passed);
+    });
+    counted.boxed()
 }
 
 /// Reads what is of the object `of`, and tells `progress` how many bytes have passed.

@@ -7,7 +7,10 @@
 use std::fmt;
 
 use crate::model::{
-    backup::{MANIFEST_FILE, Manifest, SNAPSHOT_FILE},
+    backup::{
+        MANIFEST_FILE, Manifest, SEALING_FOR_TENANT, SNAPSHOT_FILE, StoredSnapshot,
+        TENANT_SNAPSHOT_FILE,
+    },
     ids::{BackupId, DeploymentId, PartId},
     register::REGISTER_FILE,
 };
@@ -33,13 +36,37 @@ impl ObjectName {
         Self(format!("{deployment}/{backup}/{SNAPSHOT_FILE}.zst"))
     }
 
-    /// The snapshot that a manifest tells of.
-    pub(super) fn snapshot_of(manifest: &Manifest) -> Self {
-        let (deployment, backup) = (&manifest.deployment_id, &manifest.backup_id);
-        match manifest.stored.sealing {
+    /// The snapshot of a backup, sealed for the key of its tenant.
+    pub fn tenant_snapshot(deployment: &DeploymentId, backup: &BackupId) -> Self {
+        Self(format!("{deployment}/{backup}/{TENANT_SNAPSHOT_FILE}"))
+    }
+
+    /// The names that the snapshot of a backup can have; one of them is there.
+    pub(super) fn snapshots(deployment: &DeploymentId, backup: &BackupId) -> [Self; 3] {
+        [
+            Self::snapshot(deployment, backup),
+            Self::tenant_snapshot(deployment, backup),
+            Self::clear_snapshot(deployment, backup),
+        ]
+    }
+
+    /// The snapshot that is stored like that.
+    pub(super) fn snapshot_as(
+        stored: &StoredSnapshot,
+        deployment: &DeploymentId,
+        backup: &BackupId,
+    ) -> Self {
+        match stored.sealing.as_deref() {
+            Some(SEALING_FOR_TENANT) => Self::tenant_snapshot(deployment, backup),
             Some(_) => Self::snapshot(deployment, backup),
             None => Self::clear_snapshot(deployment, backup),
         }
+    }
+
+    /// The snapshot that a manifest tells of.
+    pub(super) fn snapshot_of(manifest: &Manifest) -> Self {
+        let (deployment, backup) = (&manifest.deployment_id, &manifest.backup_id);
+        Self::snapshot_as(&manifest.stored, deployment, backup)
     }
 
     /// The manifest of a backup.
@@ -135,18 +162,20 @@ mod tests {
         let names = [
             ObjectName::snapshot(&deployment, &backup),
             ObjectName::clear_snapshot(&deployment, &backup),
+            ObjectName::tenant_snapshot(&deployment, &backup),
             ObjectName::manifest(&deployment, &backup),
             ObjectName::part(&deployment, &backup, &part),
         ];
         assert_eq!(
             names.each_ref().map(ObjectName::is_part),
-            [false, false, false, true]
+            [false, false, false, false, true]
         );
         assert_eq!(
             names.each_ref().map(ObjectName::as_str),
             [
                 "5ae85b45e5717f0001533192/5ae85b45e5717f00015331aa/snapshot.db.zst.sealed",
                 "5ae85b45e5717f0001533192/5ae85b45e5717f00015331aa/snapshot.db.zst",
+                "5ae85b45e5717f0001533192/5ae85b45e5717f00015331aa/snapshot.db.zst.age",
                 "5ae85b45e5717f0001533192/5ae85b45e5717f00015331aa/manifest.json",
                 "5ae85b45e5717f0001533192/5ae85b45e5717f00015331aa/part-5ae85b45e5717f00015331ab.zst.sealed",
             ]

@@ -29,14 +29,16 @@ use super::{
 use crate::{
     disk::{self, Unfinished},
     model::{
-        backup::{MANIFEST_FILE, Manifest, SNAPSHOT_FILE},
+        backup::{MANIFEST_FILE, Manifest, SNAPSHOT_FILE, TENANT_SNAPSHOT_FILE},
         ids::BackupId,
         limits::{CHUNK_BYTES, register::MANIFEST_BYTES_MAX},
         sentence::counted,
     },
-    seal::{KeyRing, SealError, key_of},
+    seal::{KeyRing, SealError, age::PrivateKeys, key_of},
     stream::ByteStream,
 };
+
+mod tenant;
 
 /// What is looked at.
 #[derive(Debug)]
@@ -56,6 +58,8 @@ pub enum Verdict {
     Whole(Signature),
     /// The bytes are those that its manifest tells of. They were not opened, for lack of this key.
     NotOpened(String),
+    /// The same, of one that is sealed for this key of its tenant.
+    ForTenant(String),
     /// It is whole, and its deployment's register has it no more, and why that may be.
     GivenUp(String),
     /// It is not what was stored, and why.
@@ -91,6 +95,13 @@ impl fmt::Display for Looked {
                 "not opened",
                 format!("the stored bytes are those of its manifest; to open them, give key {key}"),
             ),
+            Verdict::ForTenant(recipient) => (
+                "not opened",
+                format!(
+                    "the stored bytes are those of its manifest; it is sealed for {recipient}: to open them, give \
+                     the private key to that with --identity"
+                ),
+            ),
             Verdict::GivenUp(reason) => ("given up", reason.clone()),
             Verdict::Damaged(reason) => ("damaged", reason.clone()),
         };
@@ -107,6 +118,8 @@ impl fmt::Display for Looked {
 pub struct Wanted {
     /// The key ring; none: what is sealed is not opened, and no signature looked at.
     pub keys: Option<Arc<KeyRing>>,
+    /// Private keys of a tenant; none: what is sealed for these is not opened.
+    pub private: Option<Arc<PrivateKeys>>,
     /// This backup of a store alone.
     pub only: Option<BackupId>,
     /// Where the snapshot is written to when it is whole; there must be one backup then.
@@ -131,6 +144,11 @@ pub enum LookError {
     /// It cannot be opened without its key, so it cannot be written.
     #[error("the snapshot cannot be written: it is sealed under key {0}, which is not given")]
     KeyMissing(String),
+    /// The same of one that is sealed for a key of its tenant.
+    #[error(
+        "the snapshot cannot be written: it is sealed for {0}, and the private key to that is not given (--identity)"
+    )]
+    PrivateKeyMissing(String),
     /// The store did not do its part.
     #[error(transparent)]
     Store(#[from] BackupStoreError),
@@ -411,6 +429,9 @@ async fn of_object(
         Ok(signature) => signature,
         Err(reason) => return Ok(Verdict::Damaged(reason)),
     };
+    if manifest.sealed_for.is_some() {
+        return tenant::of_object(manifest, object, signature, wanted).await;
+    }
     let key = match (&manifest.stored.sealing, &wanted.keys) {
         (None, _) => None,
         (Some(_), None) => {
@@ -559,15 +580,24 @@ async fn archive(file: &Path, wanted: &Wanted) -> Result<Looked, LookError> {
     })??;
     let (content, verdict) = match read {
         Ok(unpacked) => {
+            let manifest = manifest::parse(&unpacked.manifest).ok();
             let verdict = verdict_of_archive(&unpacked, wanted);
+            let verdict = match (verdict, &manifest) {
+                (Verdict::Whole(signature), Some(manifest)) if manifest.sealed_for.is_some() => {
+                    let object = tenant::object_in(file);
+                    tenant::of_object(manifest, object, signature, wanted).await?
+                }
+                (verdict, _) => verdict,
+            };
+            let is_sealed = manifest.as_ref().is_some_and(|of| of.sealed_for.is_some());
             if matches!(verdict, Verdict::Whole(_))
+                && !is_sealed
                 && let (Some(unfinished), Some(target)) = (unpacked.out, &wanted.to)
             {
                 unfinished
                     .publish_new()
                     .map_err(failed("cannot write", target))?;
             }
-            let manifest = manifest::parse(&unpacked.manifest).ok();
             (
                 manifest.as_ref().map(content_of).unwrap_or_default(),
                 verdict,
@@ -597,10 +627,14 @@ fn verdict_of_archive(unpacked: &Unpacked, wanted: &Wanted) -> Verdict {
         Err(reason) => return Verdict::Damaged(format!("{MANIFEST_FILE}: {reason}")),
     };
     let stored = &manifest.stored;
-    if (unpacked.bytes, &unpacked.sha256) != (stored.snapshot_bytes, &stored.snapshot_sha256) {
+    let (bytes, sha256) = match manifest.sealed_for {
+        Some(_) => (stored.object_bytes, &stored.object_sha256),
+        None => (stored.snapshot_bytes, &stored.snapshot_sha256),
+    };
+    if (unpacked.bytes, &unpacked.sha256) != (bytes, sha256) {
         let reason = format!(
-            "its snapshot has {} bytes and the SHA-256 {}, and not {} and {}",
-            unpacked.bytes, unpacked.sha256, stored.snapshot_bytes, stored.snapshot_sha256
+            "its snapshot has {} bytes and the SHA-256 {}, and not {bytes} and {sha256}",
+            unpacked.bytes, unpacked.sha256
         );
         return Verdict::Damaged(reason);
     }
@@ -660,7 +694,8 @@ fn entries(
             Err(error) => return Ok(Err(error.to_string())),
         };
         let path = entry.path_bytes().into_owned();
-        if path == SNAPSHOT_FILE.as_bytes() && snapshot.is_none() {
+        let names = [SNAPSHOT_FILE, TENANT_SNAPSHOT_FILE];
+        if names.iter().any(|name| path == name.as_bytes()) && snapshot.is_none() {
             let (mut tally, mut piece) = (Tally::new(), vec![0; CHUNK_BYTES]);
             loop {
                 match entry.read(&mut piece) {

@@ -109,6 +109,7 @@ pub fn manifest(stored: StoredSnapshot) -> Manifest {
         finished_at: at(2),
         locked_until: None,
         register: None,
+        sealed_for: None,
         sealed_credentials: Some("k1:c2VhbGVk".into()),
         sealed_key: None,
         signature: None,

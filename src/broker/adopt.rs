@@ -29,7 +29,7 @@ use crate::{
         deployment::{Deployment, DeploymentSecrets, Member, Membership, Shape},
         engine::{Port, PortUser, Profile},
         ids::{BackupId, DeploymentId, InstanceId},
-        instance::{Instance, InstanceState, ProvisionIdentity, normal_form},
+        instance::{BACKUP_PUBLIC_KEY, Instance, InstanceState, ProvisionIdentity, normal_form},
         name::DeploymentNames,
         origin::Origin,
         placement::Cluster,
@@ -405,7 +405,11 @@ impl Strays {
             restored_from: None,
             deployment: manifest.deployment_id.clone(),
             context: json!({}),
-            parameters: normal_form(None),
+            // What was sealed for a key of the tenant's goes on to be.
+            parameters: match manifest.recipient() {
+                Some(key) => json!({ BACKUP_PUBLIC_KEY: key }),
+                None => normal_form(None),
+            },
             request: ProvisionIdentity {
                 service_id: offering.id.clone(),
                 plan_id: plan.id.clone(),

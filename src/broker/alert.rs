@@ -98,9 +98,15 @@ pub(super) fn backup_watch(
         ready_at: made.map_or(instance.created_at, |operation| operation.updated_at),
         newest_good: backups.iter().filter(good).map(Backup::taken_at).max(),
         newest_proved: newest_proved(backups),
+        newest_excused: own(backups)
+            .filter(|b| !b.is_provable())
+            .map(Backup::taken_at)
+            .max(),
         flawed: flawed(backups),
         doubt: doubt(backups, promises.proved_within.is_some()),
-        proved_within: promises.proved_within,
+        proved_within: promises
+            .proved_within
+            .filter(|_| instance.recipient().is_none()),
         unmirrored: match promises.are_mirrored {
             true => store::mirror::state(conn)?.and_then(|of| Unmirrored::of(backups, &of)),
             false => None,
@@ -120,10 +126,7 @@ fn newest_proved(backups: &[Backup]) -> Option<DateTime<Utc>> {
 }
 
 fn doubt(backups: &[Backup], are_proved: bool) -> Option<String> {
-    own(backups)
-        .max_by_key(|b| b.order())?
-        .proof
-        .doubt(are_proved)
+    own(backups).max_by_key(|b| b.order())?.doubt(are_proved)
 }
 
 fn flawed(backups: &[Backup]) -> Option<FlawedBackup> {

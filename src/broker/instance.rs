@@ -16,6 +16,7 @@ use super::{
     source::restore_source,
     status::OF_INSTANCE,
     target::{Target, Targets},
+    tenant_key::{self, opened},
 };
 use crate::{
     clock::Clock,
@@ -36,6 +37,7 @@ use crate::{
         tenant::{RestoreScope, Tenant},
         version::Version,
     },
+    seal::{KeyRing, age::FileKey},
     store::{self, Conn, Store, StoreError},
 };
 
@@ -121,6 +123,7 @@ pub struct Instances {
     targets: Targets,
     restore_scope: RestoreScope,
     deployment_names: DeploymentNames,
+    keys: Arc<KeyRing>,
 }
 
 impl Instances {
@@ -134,6 +137,7 @@ impl Instances {
             inventory,
             restore_scope: parts.restore_scope,
             deployment_names: parts.deployment_names.clone(),
+            keys: parts.keys.clone(),
         }
     }
 
@@ -165,12 +169,7 @@ impl Instances {
         let (offering, plan) = self
             .inventory
             .offering_and_plan(&request.service_id, &request.plan_id)?;
-        let parameters = normal_form(request.parameters.as_ref());
-        plan.provision_schema.check(&parameters).map_err(|reason| {
-            BrokerError::BadRequest(format!(
-                "the parameters do not fit the plan's schema: {reason}"
-            ))
-        })?;
+        let parameters = checked_parameters(&plan, request)?;
         check_maintenance(&plan, request.maintenance_version.as_deref())?;
         let identity = ProvisionIdentity {
             service_id: request.service_id.clone(),
@@ -195,6 +194,7 @@ impl Instances {
         let tenant = self.tenant(request, asker)?;
         let scope = (&tenant, self.restore_scope);
         let source = restore_source(conn, asker, scope, &offering, &asked)?;
+        let key = opened(source.as_ref(), &request.private_key)?;
         let target = self
             .targets
             .target(conn, &offering, &plan, &asked, source.as_ref())?;
@@ -217,10 +217,11 @@ impl Instances {
                 name,
                 target,
                 source,
+                key,
                 clients_notice: asked.clients_notice == Some(true),
             },
             asker,
-            self.clock.now(),
+            (&self.keys, self.clock.now()),
         )
     }
 
@@ -339,6 +340,18 @@ impl Instances {
     }
 }
 
+/// The parameters of a provision in normal form, when they fit its plan.
+fn checked_parameters(plan: &Plan, request: &ProvisionRequest) -> Result<Value, BrokerError> {
+    let parameters = normal_form(request.parameters.as_ref());
+    plan.provision_schema.check(&parameters).map_err(|reason| {
+        BrokerError::BadRequest(format!(
+            "the parameters do not fit the plan's schema: {reason}"
+        ))
+    })?;
+    tenant_key::public_key(&parameters)?;
+    Ok(parameters)
+}
+
 /// A request that nothing speaks against, with what was decided about it.
 struct Accepted<'a> {
     request: &'a ProvisionRequest,
@@ -349,6 +362,8 @@ struct Accepted<'a> {
     name: String,
     target: Target<'a>,
     source: Option<Manifest>,
+    /// The key to it, where the broker has none.
+    key: Option<FileKey>,
     /// See [`RestoreSource::clients_notice`].
     clients_notice: bool,
 }
@@ -357,7 +372,7 @@ fn insert_instance(
     conn: &mut Conn<'_>,
     accepted: Accepted<'_>,
     asker: Asker<'_>,
-    now: chrono::DateTime<chrono::Utc>,
+    (keys, now): (&KeyRing, chrono::DateTime<chrono::Utc>),
 ) -> Result<Provisioned, BrokerError> {
     let Accepted {
         request, target, ..
@@ -400,19 +415,17 @@ fn insert_instance(
         None => OperationKind::Provision,
         Some(_) => OperationKind::Restore,
     };
-    let backup = accepted.source.as_ref().map(|m| m.backup_id.clone());
-    if let Some(manifest) = &accepted.source {
-        let provenance = Provenance::of(manifest, name_of(conn, &manifest.deployment_id)?);
+    let mut operation = Operation::queued(kind, &instance.id, origin, now);
+    if let Some(manifest) = accepted.source {
+        let provenance = Provenance::of(&manifest, name_of(conn, &manifest.deployment_id)?);
         store::provenance::insert(conn, &instance.id, &provenance)?;
-    }
-    let operation = Operation {
-        backup,
-        source: accepted.source.map(|manifest| RestoreSource {
-            manifest,
+        operation.backup = Some(manifest.backup_id.clone());
+        let source = tenant_key::source_of(&operation, manifest, accepted.key, keys)?;
+        operation.source = Some(RestoreSource {
             clients_notice: accepted.clients_notice,
-        }),
-        ..Operation::queued(kind, &instance.id, origin, now)
-    };
+            ..source
+        });
+    }
     store::instance::insert(conn, &instance)?;
     store::deployment::insert(conn, &deployment)?;
     store::operation::insert(conn, &operation, Some(&instance_key(&instance.id)))?;

@@ -85,6 +85,7 @@ mod settings;
 mod source;
 mod status;
 mod target;
+mod tenant_key;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -143,6 +144,7 @@ pub use schedule::{BackupSchedule, back_up_due};
 pub use session::{Doorkeeper, Sessions, SignInWay, SignedIn, no_such_page, read_only};
 pub use settings::{Settings, SizePreflight, Sizes};
 pub use status::{OperationStatus, StatusState, Statuses, status_of};
+pub use tenant_key::{BACKUP_PRIVATE_KEY, PrivateKey, without_private_key};
 pub use token::Tokens;
 pub use update::{UpdateRequest, Updated, Updates};
 pub use upgrade::{Preflight, Upgrades};
@@ -279,6 +281,9 @@ fn meaning_of(error: &BackupStoreError) -> &'static str {
         } => "the backup store refuses; the broker's operator has to look",
         BackupStoreError::KeyMissing { .. } => {
             "the backup is sealed under a key that the broker lacks; its operator has to put it back"
+        }
+        BackupStoreError::ForTenant { .. } => {
+            "the backup is sealed for your own key, which the broker has not"
         }
         BackupStoreError::BrokenSource(_)
         | BackupStoreError::NotSealed(_)

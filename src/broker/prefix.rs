@@ -5,6 +5,7 @@ use super::{
     backup::queue_safety_backup,
     ready::ready_database,
     source::{Source, chosen},
+    tenant_key::{self, PrivateKey},
 };
 use crate::{
     model::{
@@ -12,11 +13,12 @@ use crate::{
         deployment::Deployment,
         ids::InstanceId,
         instance::Instance,
-        operation::{Operation, OperationKind, RestoreSource},
+        operation::{Operation, OperationKind},
         origin::Origin,
         prefix::PrefixRestore,
         tenant::RestoreScope,
     },
+    seal::KeyRing,
     store::{self, Conn},
 };
 
@@ -24,14 +26,14 @@ const KIND: OperationKind = OperationKind::RestorePrefix;
 
 impl Upkeep {
     /// Accepts to put back what keys with a prefix were in a backup of the instance `source`, or only to compare;
-    /// `backup` and `restore_time` are as in the parameters of a provision. A backup is taken before anything is
+    /// `backup`, `restore_time` and the private key are as in the parameters of a provision. A backup is taken before anything is
     /// changed. While the same is being done, tells of that. Refused while too few members serve, and where the
     /// source is none that the owner of `of` may restore from.
     pub async fn restore_prefix(
         &self,
         of: &DeploymentView,
         source: InstanceId,
-        (backup, restore_time): (String, Option<String>),
+        (backup, restore_time, key): (String, Option<String>, PrivateKey),
         wanted: PrefixRestore,
         origin: Origin,
     ) -> Result<Operation, BrokerError> {
@@ -41,13 +43,13 @@ impl Upkeep {
         })?;
         self.needs_members(of).await?;
         let (instance, now) = (of.instance.id.clone(), self.clock.now());
-        let scope = self.restore_scope;
+        let (scope, ring) = (self.restore_scope, self.keys.clone());
         let decide = move |conn: &mut Conn<'_>| {
             let operation = Operation {
                 prefix_restore: Some(wanted.clone()),
                 ..Operation::queued(KIND, &instance, origin, now)
             };
-            accept(conn, operation, (&source, scope), &choice)
+            accept(conn, operation, (&source, scope), &choice, (&key, &ring))
         };
         self.store.decide(decide).await
     }
@@ -58,6 +60,7 @@ fn accept(
     mut operation: Operation,
     (source, scope): (&InstanceId, RestoreScope),
     choice: &BackupChoice,
+    (key, ring): (&PrivateKey, &KeyRing),
 ) -> Result<Operation, BrokerError> {
     let (instance, deployment) = open(conn, &operation)?;
     let found = store::instance::find(conn, source)?;
@@ -81,7 +84,8 @@ fn accept(
             "keys of this database are being restored or compared; try again when that is done";
         return Err(BrokerError::Concurrency(reason.to_owned()));
     }
-    operation.source = Some(RestoreSource::of(manifest));
+    let key = tenant_key::opened(Some(&manifest), key)?;
+    operation.source = Some(tenant_key::source_of(&operation, manifest, key, ring)?);
     if let Some(wanted) = operation.prefix_restore.as_mut().filter(|w| !w.dry_run) {
         let of = (&instance.id, &deployment.id);
         let (id, origin, now) = (&operation.id, operation.origin, operation.created_at);

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::tenant_key::PrivateKey;
 use crate::model::{ids::InstanceId, instance::Instance, origin::Origin};
 
 /// The field of the context in which platforms name an instance (OSB profile).
@@ -22,8 +23,11 @@ pub struct ProvisionRequest {
     pub space: String,
     /// OSB `context`.
     pub context: Option<Value>,
-    /// OSB `parameters`.
+    /// OSB `parameters`, without a private key.
     pub parameters: Option<Value>,
+    /// What opens the backup that it is made of, where the broker cannot. Two requests with different ones are the
+    /// same request: nothing is kept to compare them by.
+    pub private_key: PrivateKey,
     /// OSB `maintenance_info.version`.
     pub maintenance_version: Option<String>,
     /// Whether the platform takes a 202.

@@ -13,6 +13,7 @@ use crate::{
         quota::QuotaRefusal,
         version::VersionRefusal,
     },
+    seal::age::PrivateKeyError,
     store::StoreError,
 };
 
@@ -126,6 +127,29 @@ pub(super) enum Refusal {
     /// The backup is on its way out.
     #[error("backup {0} has expired; choose one that is still listed")]
     Expired(BackupId),
+    /// The backup is sealed for the tenant's key, and that is not given.
+    #[error(
+        "backup {0} is sealed for your own key {1}, and the broker cannot open it: give the private key to it as \
+         backup_private_key"
+    )]
+    NeedsKey(BackupId, String),
+    /// The private key opens another one.
+    #[error("backup_private_key does not open backup {0}: that is sealed for the key {1}")]
+    OtherKey(BackupId, String),
+    /// The private key opens nothing.
+    #[error("backup_private_key is of no use: {0}")]
+    UnreadableKey(PrivateKeyError),
+    /// The broker opens the backup by itself.
+    #[error(
+        "backup {0} is not sealed for a key of yours: leave backup_private_key out, and keep it to yourself"
+    )]
+    KeyNotNeeded(BackupId),
+    /// There is nothing that a private key could open.
+    #[error(
+        "backup_private_key is about a restore: it needs source_service_instance_id and a backup; keep it to \
+         yourself otherwise"
+    )]
+    KeyWithoutRestore,
     /// The backup was removed when its time was over.
     #[error("backup {0} has expired, as {1} backups do; choose one that is still listed")]
     OutOfTime(BackupId, BackupKind),

@@ -20,6 +20,7 @@ use super::{
     refusal::{Refusal, RuleError, answer},
     source::{Source, manifest_of, restorable},
     target::{Targets, units_of_a_restore},
+    tenant_key::PrivateKey,
 };
 use crate::{
     clock::Clock,
@@ -29,7 +30,7 @@ use crate::{
         deployment::Deployment,
         estimate::{Estimate, estimate},
         ids::{BackupId, InstanceId},
-        instance::{Instance, InstanceState, normal_form},
+        instance::{BACKUP_PUBLIC_KEY, Instance, InstanceState, normal_form},
         name,
         operation::{Operation, OperationKind},
         origin::Origin,
@@ -60,6 +61,8 @@ pub struct RestoreRequest {
     pub cluster: Option<String>,
     /// As the parameter `units` of a provision.
     pub units: Option<u32>,
+    /// As the parameter `backup_private_key` of a provision.
+    pub private_key: PrivateKey,
     /// Where the user came from, as operations name it: `compose`, `dashboard`.
     pub origin: Origin,
 }
@@ -188,6 +191,7 @@ impl Restores {
             space: source.request.space.clone(),
             context: Some(context),
             parameters: Some(parameters),
+            private_key: request.private_key.clone(),
             maintenance_version: None,
             accepts_incomplete: true,
         };
@@ -234,6 +238,8 @@ impl Restores {
         put("db_version", request.version.as_ref().map(|v| json!(v)));
         put("cluster_id", cluster.map(Value::from));
         put("units", request.units.map(Value::from));
+        // Nobody can ask for another one here, and who has one wants it for what is made of their backups, too.
+        put(BACKUP_PUBLIC_KEY, source.recipient().map(Value::from));
         Ok(Value::Object(parameters))
     }
 

@@ -275,6 +275,7 @@ impl Office {
             space: "space".to_owned(),
             context: name.map(|name| json!({ "instance_name": name })),
             parameters: Some(parameters),
+            private_key: PrivateKey::Absent,
             maintenance_version: None,
             accepts_incomplete: true,
         };
@@ -342,6 +343,7 @@ impl Office {
                     finished_at: now(),
                     locked_until: None,
                     register: None,
+                    sealed_for: None,
                     sealed_credentials: None,
                     sealed_key: None,
                     signature: None,
@@ -383,6 +385,7 @@ impl Office {
             version: version.map(|v| v.to_string()),
             cluster: place.map(str::to_owned),
             units: None,
+            private_key: PrivateKey::Absent,
             origin: Origin::Compose,
         };
         self.broker.restores.restore_here(request).await

@@ -12,6 +12,7 @@ use super::{
     observation::Observer,
     quota::Quotas,
     target::Targets,
+    tenant_key::{self, with_public_key},
 };
 use crate::{
     clock::Clock,
@@ -164,12 +165,8 @@ impl Updates {
         };
         let plan = self.plan_of_update(&instance, request)?;
         check_state(&instance)?;
-        let parameters = normal_form(request.parameters.as_ref());
-        plan.update_schema.check(&parameters).map_err(|reason| {
-            bad(format!(
-                "the parameters do not fit the plan's schema: {reason}"
-            ))
-        })?;
+        let parameters = checked_parameters(&plan, request)?;
+        let key = tenant_key::public_key(&parameters)?;
         check_maintenance(&plan, request.maintenance_version.as_deref())?;
         let (deployment, _) = store::deployment::of_instance(conn, &instance.id)?
             .ok_or_else(|| StoreError::Missing("the instance's deployment".to_owned()))?;
@@ -197,6 +194,7 @@ impl Updates {
             None => {}
         }
         let after = merged(&instance.parameters, &identity.parameters);
+        let after = with_public_key(after, key.clone());
         if goal == deployment.shape() && deployment.is_in_one_shape() {
             self.do_at_once(conn, &instance, &after, schedule.as_ref(), request.origin)?;
             return Ok(Updated::Done);
@@ -213,6 +211,7 @@ impl Updates {
         check_size(&deployment, goal, seen)?;
         self.check_capacity(conn, &instance, &deployment, goal)?;
         self.set_schedule(conn, schedule.as_ref(), request.origin)?;
+        self.set_public_key(conn, &instance, key, request.origin)?;
         let operation = self.accept_update(conn, &instance, change, request.origin)?;
         Ok(Updated::Accepted(Box::new(operation)))
     }
@@ -331,6 +330,22 @@ impl Updates {
         };
         store::schedule::set_timetable(conn, schedule)?;
         self.done_at_once(conn, AtOnce::Schedule, &schedule.instance, origin)
+    }
+
+    /// Has backups sealed for another key at once: the one that an upgrade begins with, too.
+    fn set_public_key(
+        &self,
+        conn: &mut Conn<'_>,
+        instance: &Instance,
+        key: Option<Option<String>>,
+        origin: Origin,
+    ) -> Result<(), BrokerError> {
+        let parameters = with_public_key(instance.parameters.clone(), key);
+        if parameters == instance.parameters {
+            return Ok(());
+        }
+        store::instance::set_parameters(conn, &instance.id, &parameters)?;
+        self.done_at_once(conn, AtOnce::Parameters, &instance.id, origin)
     }
 
     /// What the deployment is to become.
@@ -514,6 +529,18 @@ fn turned(before: &Value, after: &Value) -> Vec<AtOnce> {
         (is_on(before) != is_on(after)).then_some(if is_on(after) { on } else { off })
     })
     .collect()
+}
+
+/// The parameters of an update in normal form, when they fit its plan. A private key among them is not repeated.
+fn checked_parameters(plan: &Plan, request: &UpdateRequest) -> Result<Value, BrokerError> {
+    let parameters = normal_form(request.parameters.as_ref());
+    tenant_key::refuse_private_key(&parameters)?;
+    plan.update_schema.check(&parameters).map_err(|reason| {
+        bad(format!(
+            "the parameters do not fit the plan's schema: {reason}"
+        ))
+    })?;
+    Ok(parameters)
 }
 
 /// Of what the broker itself made of a backup, no two have one name; platforms name as they like.

@@ -22,6 +22,7 @@ use crate::{
         limits::{ALERT_LOOK_TIMEOUT, LOOKS_AT_ONCE},
         tenant::RestoreScope,
     },
+    seal::KeyRing,
     store::{self, Conn, Store},
 };
 
@@ -32,6 +33,7 @@ pub struct Upkeep {
     pub(super) profiles: Profiles,
     /// How far a restore may reach for its source.
     pub(super) restore_scope: RestoreScope,
+    pub(super) keys: Arc<KeyRing>,
     /// The one whose looks pages show.
     observer: Arc<dyn Observer>,
     census: Arc<dyn Census>,
@@ -44,6 +46,7 @@ impl Upkeep {
             clock: parts.clock.clone(),
             profiles: parts.profiles.clone(),
             restore_scope: parts.restore_scope,
+            keys: parts.keys.clone(),
             observer: parts.observer.clone(),
             census: parts.census.clone(),
         }

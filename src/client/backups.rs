@@ -186,6 +186,10 @@ impl Session {
             ("version", backup["version"].as_str().map(str::to_owned)),
             ("keys", backup["keys"].as_u64().map(|keys| keys.to_string())),
             ("size", backup["size_bytes"].as_u64().map(size)),
+            (
+                "sealed for",
+                backup["sealed_for"].as_str().map(str::to_owned),
+            ),
             ("proved", self.proof(&backup)),
             (
                 "expires",

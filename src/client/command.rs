@@ -14,7 +14,7 @@ use super::{
     recover::Recovery,
     show::Output,
 };
-use crate::model::bom::without_bom;
+use crate::model::{bom::without_bom, secret::Secret};
 
 /// What the client can be asked for.
 #[derive(Debug, Subcommand)]
@@ -351,6 +351,8 @@ pub struct RestoreBackup {
     /// Only say what it would do
     #[arg(long)]
     pub dry_run: bool,
+    #[command(flatten)]
+    pub identity: Identity,
     /// The version of the new instance's database
     #[arg(long, value_name = "VERSION")]
     pub db_version: Option<String>,
@@ -364,6 +366,25 @@ pub struct RestoreBackup {
     pub parameters: Parameters,
     #[command(flatten)]
     pub patience: Patience,
+}
+
+/// What opens a backup that is sealed for a key of the user's.
+#[derive(Debug, clap::Args)]
+pub struct Identity {
+    /// File with the private key, as age-keygen makes it, for a backup that is sealed for it
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    identity: Option<PathBuf>,
+}
+
+impl Identity {
+    /// The private key as a restore takes it; none where none is given.
+    pub fn read(&self) -> Result<Option<Secret>> {
+        let Some(file) = &self.identity else {
+            return Ok(None);
+        };
+        let text = std::fs::read_to_string(file).map_err(Error::file(file))?;
+        Ok(Some(Secret::new(text)))
+    }
 }
 
 /// Which keys are put back, and from what.
@@ -391,6 +412,8 @@ pub struct RestoreKeys {
     /// Only compare them, and say what would be done
     #[arg(long)]
     pub dry_run: bool,
+    #[command(flatten)]
+    pub identity: Identity,
     #[command(flatten)]
     pub certainty: Certainty,
     #[command(flatten)]

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     disk::{self, Unfinished},
     model::{
-        backup::{MANIFEST_FILE, SNAPSHOT_FILE},
+        backup::{MANIFEST_FILE, SNAPSHOT_FILE, TENANT_SNAPSHOT_FILE},
         limits::{CHUNK_BYTES, register::MANIFEST_BYTES_MAX},
     },
 };
@@ -68,7 +68,7 @@ pub struct Length {
 }
 
 /// Downloads an archive and compares the snapshot in it with `sha256`, if there is one, and with its
-/// own manifest. Returns its length.
+/// own manifest. What is sealed for the user's key is compared with its manifest, which has that hash. Returns its length.
 pub async fn download(
     http: &Http,
     link: &Url,
@@ -119,18 +119,26 @@ async fn check(archive: &Path, expected: &str) -> io::Result<()> {
     });
     let found: io::Result<Found> = found.await.map_err(io::Error::other)?;
     let found = found?;
-    if found.snapshot != expected {
-        let text = format!("its SHA-256 is {}, not {expected}", found.snapshot);
+    let stored = &found.manifest["stored"];
+    let expected_of_file = match found.is_sealed {
+        true => stored["object_sha256"].as_str().unwrap_or_default(),
+        false => expected,
+    };
+    if found.file != expected_of_file {
+        let text = format!("its SHA-256 is {}, not {expected_of_file}", found.file);
         return Err(io::Error::other(text));
     }
-    if found.manifest["stored"]["snapshot_sha256"] != expected {
+    if stored["snapshot_sha256"] != expected {
         return Err(io::Error::other("its manifest is that of another one"));
     }
     Ok(())
 }
 
 struct Found {
-    snapshot: String,
+    /// The hash of the snapshot, or of what it is sealed in.
+    file: String,
+    /// Whether it is sealed for the user's key.
+    is_sealed: bool,
     manifest: Value,
 }
 
@@ -155,12 +163,16 @@ pub(super) fn copy(from: &mut impl Read, to: &mut impl io::Write) -> io::Result<
 }
 
 fn read(archive: &mut impl Read) -> io::Result<Found> {
-    let (mut snapshot, mut manifest) = (None, None);
+    let (mut file, mut is_sealed, mut manifest) = (None, false, None);
     for entry in tar::Archive::new(archive).entries()? {
         let mut entry = entry?;
         match &*entry.path_bytes() {
-            name if name == SNAPSHOT_FILE.as_bytes() => {
-                snapshot = Some(copy(&mut entry, &mut io::sink())?.1);
+            name if [SNAPSHOT_FILE, TENANT_SNAPSHOT_FILE]
+                .map(str::as_bytes)
+                .contains(&name) =>
+            {
+                is_sealed = name == TENANT_SNAPSHOT_FILE.as_bytes();
+                file = Some(copy(&mut entry, &mut io::sink())?.1);
             }
             name if name == MANIFEST_FILE.as_bytes() => {
                 let mut text = Vec::new();
@@ -173,8 +185,12 @@ fn read(archive: &mut impl Read) -> io::Result<Found> {
             _ => {}
         }
     }
-    match (snapshot, manifest) {
-        (Some(snapshot), Some(manifest)) => Ok(Found { snapshot, manifest }),
+    match (file, manifest) {
+        (Some(file), Some(manifest)) => Ok(Found {
+            file,
+            is_sealed,
+            manifest,
+        }),
         _ => Err(io::Error::other("it lacks the snapshot or its manifest")),
     }
 }
@@ -222,6 +238,14 @@ mod tests {
         let short = whole[..whole.len() - 1].to_vec();
         let other = [("snapshot.db", &snapshot[1..]), ("manifest.json", &right)];
         let foreign = [("snapshot.db", snapshot), ("manifest.json", &wrong)];
+        let object: &[u8] = &[8; 1000];
+        let of_sealed = json!({
+            "stored": { "snapshot_sha256": sha256, "object_sha256": hash(object) }
+        });
+        let of_sealed = of_sealed.to_string().into_bytes();
+        let name = "snapshot.db.zst.age";
+        let sealed = [(name, object), ("manifest.json", &of_sealed)];
+        let resealed = [(name, &object[1..]), ("manifest.json", &of_sealed)];
         for (case, bytes, good) in [
             ("whole", whole, true),
             ("altered", altered, false),
@@ -229,6 +253,8 @@ mod tests {
             ("another snapshot", archive(&other).await, false),
             ("another manifest", archive(&foreign).await, false),
             ("no manifest", archive(&foreign[..1]).await, false),
+            ("sealed for the user", archive(&sealed).await, true),
+            ("sealed, and altered", archive(&resealed).await, false),
             ("no archive", b"what?".to_vec(), false),
             ("nothing", Vec::new(), false),
         ] {

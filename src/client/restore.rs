@@ -28,6 +28,9 @@ impl Session {
         if let Some(about) = self.about_restore(&source.id, &asked.backup).await {
             self.show.note(&about);
         }
+        if let Some(key) = asked.identity.read()? {
+            parameters["backup_private_key"] = key.expose().into();
+        }
         parameters["backup_id"] = asked.backup.into();
         if let Some(time) = asked.before {
             parameters["restore_time"] = time.into();
@@ -58,6 +61,7 @@ impl Session {
             "version": asked.db_version,
             "units": asked.units,
             "restore_time": asked.before,
+            "backup_private_key": asked.identity.read()?,
             "dry_run": true,
         });
         let backup = asked.backup.as_str();

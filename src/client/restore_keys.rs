@@ -28,6 +28,7 @@ impl Session {
             "prefix": asked.prefix,
             "mode": asked.mode,
             "restore_time": asked.before,
+            "backup_private_key": asked.identity.read()?,
             "dry_run": dry_run,
         });
         let begun = self

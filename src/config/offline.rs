@@ -1,8 +1,13 @@
 //! What it takes to look at backups without a broker.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use clap::Args;
+use zeroize::Zeroizing;
 
 use super::{
     ConfigError,
@@ -13,8 +18,11 @@ use super::{
 };
 use crate::{
     backups::{LookError, Suspect, Wanted, place_before},
-    model::ids::BackupId,
-    seal::KeyRing,
+    model::{ids::BackupId, limits::tenant_key::PRIVATE_KEY_BYTES_MAX},
+    seal::{
+        KeyRing,
+        age::{PrivateKeyError, PrivateKeys},
+    },
 };
 
 /// Names the setting of the key ring.
@@ -35,6 +43,10 @@ pub struct OfflineLook {
     /// File with the key ring, as a broker keeps it [default: $COMPOSE_BROKER_ENCRYPTION_KEYS]
     #[arg(long, value_name = "FILE", value_parser = path())]
     pub keys: Option<PathBuf>,
+
+    /// File with the private key of a tenant, as age-keygen makes it, for backups that are sealed for that
+    #[arg(long, value_name = "FILE", value_parser = path())]
+    pub identity: Option<PathBuf>,
 
     /// Only this backup of a store, by its id
     #[arg(long, value_name = "ID")]
@@ -73,8 +85,10 @@ impl OfflineLook {
         let setting = if self.keys.is_some() { "--keys" } else { KEYS };
         let ring = ring.map(|ring| KeyRing::parse(&ring)).transpose();
         let keys = ring.map_err(|error| wrong(setting, error))?.map(Arc::new);
+        let private = self.identity.as_deref().map(private_keys).transpose()?;
         let wanted = Wanted {
             keys,
+            private: private.map(Arc::new),
             only: self.backup.clone(),
             to: self.to.clone(),
         };
@@ -97,4 +111,19 @@ impl OfflineLook {
             _ => Err(wrong("--older", "is for backup stores alone").into()),
         }
     }
+}
+
+/// The private keys in a file.
+fn private_keys(file: &Path) -> Result<PrivateKeys, ConfigError> {
+    let refused = |reason: String| wrong("--identity", format!("{}: {reason}", file.display()));
+    let metadata = fs::metadata(file).map_err(|error| refused(error.to_string()))?;
+    if metadata.len() > PRIVATE_KEY_BYTES_MAX as u64 {
+        return Err(refused(
+            "it is too long for a file of private keys".to_owned(),
+        ));
+    }
+    let text = fs::read_to_string(file).map(Zeroizing::new);
+    let text = text.map_err(|error| refused(error.to_string()))?;
+    text.parse()
+        .map_err(|error: PrivateKeyError| refused(error.to_string()))
 }

@@ -207,9 +207,11 @@ pub struct BackupWatch {
     pub newest_good: Option<DateTime<Utc>>,
     /// When the newest backup was taken that was restored aside, and was what its manifest says.
     pub newest_proved: Option<DateTime<Utc>>,
+    /// When the newest backup was taken that cannot be proved, since it is sealed for the key of its tenant.
+    pub newest_excused: Option<DateTime<Utc>>,
     /// The newest backup that was restored aside and was not.
     pub flawed: Option<FlawedBackup>,
-    /// How old the newest proved backup may be; none: backups are not proved.
+    /// How old the newest proved backup may be; none: backups are not proved, or not those that are taken now.
     pub proved_within: Option<TimeDelta>,
     /// Why the newest complete backup is not proved.
     pub doubt: Option<String>,
@@ -616,7 +618,10 @@ pub fn freshness(now: DateTime<Utc>, watch: &BackupWatch) -> Freshness {
     let moved = |at: DateTime<Utc>| now < at + BACKUP_LATE_AFTER;
     match schedule.counts_from.is_some_and(moved) {
         true => Freshness::Fresh,
-        false => Freshness::at(now, watch.newest_proved, watch.ready_at, within),
+        false => {
+            let newest = watch.newest_proved.max(watch.newest_excused);
+            Freshness::at(now, newest, watch.ready_at, within)
+        }
     }
 }
 

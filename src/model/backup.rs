@@ -109,6 +109,9 @@ pub fn check_note(note: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// How users are told that a backup is sealed for a key that the broker has not.
+pub const CANNOT_BE_PROVED: &str = "it cannot be proved: it is sealed for your own key, and the broker cannot open it. \
+     It was read back and inspected before the broker forgot its key, and its stored bytes are compared since";
 /// How a user is told of a backup that was given up since the key to it is gone.
 pub const KEY_LOST: &str = "the key that it is sealed under is gone";
 
@@ -169,6 +172,24 @@ impl Backup {
     pub fn seal_context(&self) -> String {
         seal_context(&self.id)
     }
+
+    /// The key of its tenant that it is sealed for; none where the broker opens it.
+    pub fn recipient(&self) -> Option<&str> {
+        self.manifest.as_ref()?.recipient()
+    }
+
+    /// Why it is not proved, or not as a whole, for people, see [`Proof::doubt`].
+    pub fn doubt(&self, are_proved: bool) -> Option<String> {
+        match self.recipient() {
+            Some(_) if self.proof.flaw.is_none() => Some(CANNOT_BE_PROVED.to_owned()),
+            _ => self.proof.doubt(are_proved),
+        }
+    }
+
+    /// Whether it can be restored to be proved.
+    pub fn is_provable(&self) -> bool {
+        self.recipient().is_none()
+    }
 }
 
 #[cfg(test)]
@@ -191,8 +212,10 @@ fn seal_context(backup: &BackupId) -> String {
     format!("backup credentials {backup}")
 }
 
-/// The version of the manifest's own form, for backups whose object is sealed.
+/// The version of the manifest's own form, for backups whose object is sealed under a key that the broker has.
 pub const MANIFEST_FORMAT: u32 = 2;
+/// The version of manifests of backups that are sealed for a key of their tenant, which the broker has not.
+pub const MANIFEST_FORMAT_TENANT: u32 = 3;
 /// The version of manifests of earlier brokers: their objects are clear, and nothing is signed.
 pub const MANIFEST_FORMAT_CLEAR: u32 = 1;
 
@@ -200,7 +223,7 @@ pub const MANIFEST_FORMAT_CLEAR: u32 = 1;
 /// broker's database.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Version of this form, [`MANIFEST_FORMAT`] or [`MANIFEST_FORMAT_CLEAR`].
+    /// Version of this form, [`MANIFEST_FORMAT`], [`MANIFEST_FORMAT_TENANT`] or [`MANIFEST_FORMAT_CLEAR`].
     pub format: u32,
     /// The backup's id.
     pub backup_id: BackupId,
@@ -240,12 +263,15 @@ pub struct Manifest {
     /// not tell. So there is one, and it has this number or a higher one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub register: Option<i64>,
+    /// Whose key opens the object, where it is the tenant's. It is no secret, and signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_for: Option<SealedFor>,
     /// The deployment's secrets, sealed under the key ring: what an operator needs to open the
-    /// snapshot's database as its administrator. Never handed to a tenant.
+    /// snapshot's database as its administrator. Never handed to a tenant. They open no object.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sealed_credentials: Option<String>,
-    /// The key that the object is sealed under, sealed under the key ring itself. It stands beside the
-    /// object alone: without it nobody opens the object any more.
+    /// The key that the object is sealed under, sealed under the key ring itself; none where it is sealed for the
+    /// tenant's key. It stands beside the object alone: without it nobody opens the object any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sealed_key: Option<String>,
     /// The name of a key of the ring, `:` and the HMAC-SHA-256 of all but this and what is sealed.
@@ -256,6 +282,9 @@ pub struct Manifest {
 /// What a backup's snapshot is called, packed as an object of the backup store and as a file of a
 /// download. It is the same for every engine: backups of earlier versions have it.
 pub const SNAPSHOT_FILE: &str = "snapshot.db";
+/// What a backup's snapshot is called that is sealed for the key of its tenant, as an object of the backup store and as
+/// a file of a download: programs of age and zstd know it by its name.
+pub const TENANT_SNAPSHOT_FILE: &str = "snapshot.db.zst.age";
 /// What a backup's manifest is called, beside the snapshot.
 pub const MANIFEST_FILE: &str = "manifest.json";
 
@@ -271,6 +300,11 @@ impl Manifest {
         }
     }
 
+    /// The key of its tenant that it is sealed for; none where the broker opens it.
+    pub fn recipient(&self) -> Option<&str> {
+        self.sealed_for.as_ref().map(|of| of.recipient.as_str())
+    }
+
     /// The place that [`Manifest::sealed_credentials`] are sealed for.
     pub fn seal_context(&self) -> String {
         seal_context(&self.backup_id)
@@ -282,6 +316,18 @@ impl Manifest {
         // A database that was let grow a little past the largest quota still fits the largest.
         u32::try_from(units).unwrap_or(UNITS_MAX).min(UNITS_MAX)
     }
+}
+
+/// How objects are sealed that are sealed for a tenant's key, as manifests say it: the object is a file of age.
+pub const SEALING_FOR_TENANT: &str = "age-encryption.org/v1";
+
+/// The key that an object is sealed for, and what gets its own key out of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedFor {
+    /// The public key of the tenant, `age1...`.
+    pub recipient: String,
+    /// What the object begins with, a header of age: the object's key, wrapped for the recipient.
+    pub header: String,
 }
 
 /// What the engine says is in a snapshot: figures by name. Which there are, and what they mean, the
@@ -324,7 +370,8 @@ pub struct StoredSnapshot {
 impl StoredSnapshot {
     /// The version of the manifest that tells of it.
     pub fn manifest_format(&self) -> u32 {
-        match self.sealing {
+        match self.sealing.as_deref() {
+            Some(SEALING_FOR_TENANT) => MANIFEST_FORMAT_TENANT,
             Some(_) => MANIFEST_FORMAT,
             None => MANIFEST_FORMAT_CLEAR,
         }

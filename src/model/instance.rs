@@ -16,6 +16,9 @@ pub const DELETE_PROTECTION: &str = "delete_protection";
 /// The parameter of an update that has the backups of an instance deleted with it.
 pub const DELETE_BACKUPS: &str = "delete_backups";
 
+/// The parameter with the key of the tenant that backups are sealed for; empty for none.
+pub const BACKUP_PUBLIC_KEY: &str = "backup_public_key";
+
 /// Where the dashboard of an instance is; `public_url` is where clients reach the broker.
 pub fn dashboard_url(public_url: &str, instance: &InstanceId) -> String {
     format!("{public_url}/dashboard/instances/{}", instance.in_path())
@@ -102,6 +105,12 @@ impl Instance {
     /// Whether its backups are to go with it.
     pub fn deletes_backups(&self) -> bool {
         self.parameters[DELETE_BACKUPS] == true
+    }
+
+    /// The key of its tenant that its backups are sealed for; none where the broker opens them.
+    pub fn recipient(&self) -> Option<&str> {
+        let given = self.parameters[BACKUP_PUBLIC_KEY].as_str();
+        given.filter(|key| !key.is_empty())
     }
 }
 

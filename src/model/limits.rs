@@ -10,6 +10,7 @@ pub mod postgres;
 pub mod prefix;
 pub mod proof;
 pub mod register;
+pub mod tenant_key;
 pub mod upload;
 
 /// Longest id that a platform may choose, in bytes. CF uses 36.

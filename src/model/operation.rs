@@ -419,6 +419,10 @@ pub struct RestoreSource {
     /// Whether clients that go on from what they saw in the source are told that this is another database.
     #[serde(default)]
     pub clients_notice: bool,
+    /// The key to the backup's object, where that is sealed for the key of its tenant: sealed under the key ring for
+    /// this operation ([`Operation::key_context`]), and forgotten with its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed_key: Option<String>,
 }
 
 impl RestoreSource {
@@ -427,6 +431,7 @@ impl RestoreSource {
         Self {
             manifest,
             clients_notice: false,
+            sealed_key: None,
         }
     }
 }
@@ -519,6 +524,11 @@ impl Operation {
             ordinal: 0,
             updated_at: now,
         }
+    }
+
+    /// The place that [`RestoreSource::sealed_key`] is sealed for.
+    pub fn key_context(&self) -> String {
+        format!("key to the source of operation {}", self.id)
     }
 }
 

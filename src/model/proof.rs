@@ -213,17 +213,20 @@ impl Proof {
         if after.hindrance.is_some() && after.flaw.is_none() {
             after.flaw.clone_from(&self.flaw);
         }
-        after.tries = match after.is_over() {
+        let is_intact = findings.contains(&Finding::Intact) && after.flaw.is_none();
+        after.tries = match after.is_over() || is_intact {
             true => 0,
             false => self.tries.saturating_add(1),
         };
         after
     }
 
-    /// What is due next.
-    pub fn next(&self, now: DateTime<Utc>) -> Next {
+    /// What is due next, of a backup that can be restored to be proved, or of one whose stored bytes alone can be
+    /// read.
+    pub fn next(&self, now: DateTime<Utc>, is_provable: bool) -> Next {
         let after = |pause| now + TimeDelta::from_std(pause).unwrap_or(TimeDelta::MAX);
-        if self.is_over() {
+        let is_read = !is_provable && self.flaw.is_none() && self.hindrance.is_none();
+        if self.is_over() || is_read {
             return Next::Reading(after(BYTES_READ_EVERY));
         }
         let pause = backoff(self.tries, PROOF_PAUSE_FIRST, PROOF_PAUSE_MAX);
@@ -318,7 +321,7 @@ mod tests {
 
     /// Until the next proof.
     fn pause(of: &Proof, now: DateTime<Utc>) -> TimeDelta {
-        match of.next(now) {
+        match of.next(now, true) {
             Next::Proof(at) => at - now,
             other => panic!("{other:?}"),
         }
@@ -354,7 +357,7 @@ mod tests {
         assert_eq!(proof.versions, [version("3.5.30"), version("3.7.3")]);
         assert_eq!(proof.read_at, Some(at(5)));
         let month = at(5) + TimeDelta::days(30);
-        let reading = |of: &Proof, now| match of.next(now) {
+        let reading = |of: &Proof, now| match of.next(now, true) {
             Next::Reading(at) => at,
             other => panic!("{other:?}"),
         };
@@ -377,6 +380,24 @@ mod tests {
         assert!(pause(&spoiled, next) < TimeDelta::hours(1));
         let mended = spoiled.after(&[same("3.5.30")], next);
         assert_eq!(mended.standing(), Standing::Proved);
+    }
+
+    #[test]
+    fn what_cannot_be_proved_is_read_again_and_looked_at_sooner_where_it_is_spoiled() {
+        let read = |of: &Proof| matches!(of.next(at(0), false), Next::Reading(due) if due > at(20 * 24 * 3600));
+        let proof = Proof::default();
+        assert!(read(&proof));
+        let intact = proof.after(&[Finding::Intact], at(5));
+        assert_eq!((intact.read_at, intact.tries), (Some(at(5)), 0));
+        assert_eq!(intact.standing(), Standing::Unproved);
+        assert!(read(&intact));
+        let reason = "it is not there".to_owned();
+        let spoiled = intact.after(&[Finding::Spoiled { reason }], at(6));
+        assert_eq!(spoiled.standing(), Standing::Flawed);
+        assert!(matches!(spoiled.next(at(6), false), Next::Proof(due) if due < at(3600)));
+        let mended = spoiled.after(&[Finding::Intact], at(7));
+        assert_eq!((mended.standing(), mended.tries), (Standing::Unproved, 0));
+        assert!(read(&mended));
     }
 
     #[test]

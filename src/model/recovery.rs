@@ -160,6 +160,10 @@ impl Recovery {
             });
             return;
         };
+        if let Some(recipient) = backup.recipient() {
+            self.source = Err(for_tenant(backup, recipient, backups));
+            return;
+        }
         let (content, at) = (&backup.content, backup.started_at);
         let minutes = (now - at).num_minutes().max(0);
         self.lost = vec![
@@ -207,6 +211,23 @@ impl Recovery {
     }
 }
 
+/// Why nothing is recovered from a backup that is sealed for the key of its tenant.
+fn for_tenant(backup: &Manifest, recipient: &str, backups: &[Manifest]) -> String {
+    let opens = backups.iter().find(|other| other.recipient().is_none());
+    let instead = opens.map_or_else(
+        || "There is no other one that the broker opens.".to_owned(),
+        |other| {
+            let (id, at) = (&other.backup_id, time(other.started_at));
+            format!("The newest one that the broker opens is {id}, of {at}.")
+        },
+    );
+    format!(
+        "Backup {} is sealed for the key {recipient} of its tenant, and the broker cannot open it: its owner restores \
+         it into a new instance, with the private key. {instead}",
+        backup.backup_id
+    )
+}
+
 fn content_in_words(profile: &Profile, content: &SnapshotContent) -> String {
     let words = profile.content_in_words(content, |number| number.to_string());
     if words.is_empty() {
@@ -235,7 +256,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::model::engine::tests::ENGINE;
+    use crate::model::{backup::SealedFor, engine::tests::ENGINE};
 
     fn at(minutes: i64) -> DateTime<Utc> {
         DateTime::UNIX_EPOCH + TimeDelta::minutes(minutes)
@@ -288,6 +309,25 @@ mod tests {
         }
         members[1].serves = false;
         assert!(plan(&SURVIVOR, &members, &[]).source.is_ok());
+    }
+
+    #[test]
+    fn a_backup_that_is_sealed_for_its_tenant_is_left_to_that() {
+        let sealed = Manifest {
+            sealed_for: Some(SealedFor {
+                recipient: "age1own".to_owned(),
+                header: String::new(),
+            }),
+            ..backup(9, 50)
+        };
+        let none = [member("m0", None), member("m1", None), member("m2", None)];
+        let refused = plan(&BACKUP, &none, &[sealed.clone(), backup(5, 30)]).source;
+        let refused = refused.expect_err("refused");
+        assert!(refused.contains("age1own"), "{refused}");
+        let open = backup(5, 30).backup_id;
+        assert!(refused.contains(&format!("opens is {open}")), "{refused}");
+        let alone = plan(&BACKUP, &none, &[sealed]).source.expect_err("refused");
+        assert!(alone.contains("There is no other one"), "{alone}");
     }
 
     #[test]

@@ -89,7 +89,10 @@ pub fn verdicts(backups: &[Backup], rules: Rules, now: DateTime<Utc>) -> Vec<Ver
     let is_sound = |b: &&&Backup| b.proof.standing() != Standing::Flawed;
     let own: Vec<&Backup> = good.iter().copied().filter(|b| b.kind.is_own()).collect();
     let newest_good = own.iter().find(is_sound).or(own.first()).map(|b| &b.id);
-    let proved = |b: &&&Backup| b.proof.standing() == Standing::Proved;
+    // Where backups are sealed for a key of the tenant's by now, none that is newer will ever be proved: it would stay
+    // for good, open to the broker.
+    let proved =
+        |b: &&&Backup| b.proof.standing() == Standing::Proved || !b.is_provable() && is_sound(b);
     let newest_proved = own.iter().find(proved).map(|b| &b.id);
     // What users keep takes no place of what is kept anyway, nor does what is flawed. That one stays among
     // those that it came with: a proof may be wrong about it.
@@ -105,7 +108,10 @@ pub fn verdicts(backups: &[Backup], rules: Rules, now: DateTime<Utc>) -> Vec<Ver
     let verdict = |backup: &Backup| match (backup.state, expires_at(backup, &rules.timetable)) {
         (BackupState::Complete, _) if backup.pinned => (true, "its users keep it"),
         (BackupState::Complete, _) if newest_proved == Some(&backup.id) => {
-            (true, "the newest proved backup")
+            match backup.is_provable() {
+                true => (true, "the newest proved backup"),
+                false => (true, "the newest good backup"),
+            }
         }
         (BackupState::Complete, _) if backup.kind == BackupKind::Final => {
             (true, "the last one before its deletion")

@@ -1,5 +1,9 @@
 //! Takes a backup: snapshot, store, read back, inspect, count, and only then say that it is
 //! complete.
+//!
+//! Of a backup that is sealed for the key of its tenant the broker keeps no key from one step to the next. So one step
+//! stores, reads back and inspects it, with the key in memory alone, and is done again from its beginning where it
+//! breaks off.
 
 use std::sync::Arc;
 
@@ -9,15 +13,17 @@ use serde::{Deserialize, Serialize};
 use super::{Definition, Ending, Outcome, Step, StepError, Work, prune};
 use crate::{
     backups::{BackupStoreError, Identity, TakenIn},
-    engine::Description,
+    engine::{Description, Snapshot},
     model::{
-        backup::{Backup, Manifest, SnapshotContent, StoredSnapshot},
+        backup::{Backup, Manifest, SealedFor, SnapshotContent, StoredSnapshot},
         operation::Operation,
         period::BackupKind,
         proof, retention,
         version::Version,
     },
+    seal::age::Recipient,
     store::{self, Conn, StoreError},
+    stream::ByteStream,
 };
 
 /// Backup.
@@ -77,6 +83,9 @@ pub(super) struct Taken {
     /// end.
     #[serde(default)]
     pub(super) sealed_key: Option<String>,
+    /// Whose key opens it, where it is the tenant's. It was read back then.
+    #[serde(default)]
+    pub(super) sealed_for: Option<SealedFor>,
     /// What is in it, when that was certain at the time.
     pub(super) content: Option<SnapshotContent>,
     pub(super) started_at: DateTime<Utc>,
@@ -119,6 +128,9 @@ async fn snapshot(work: Arc<Work>) -> Result<Outcome, StepError> {
     let meter = work.meter.clone();
     let progress = move |bytes| meter.set(bytes);
     let of = Identity::from(&backup);
+    if let Some(recipient) = recipient(&work).await? {
+        return take_for_tenant(&work, &backup, &recipient, snapshot, started_at).await;
+    }
     let TakenIn { stored, sealed_key } = work
         .parts
         .backups
@@ -127,7 +139,44 @@ async fn snapshot(work: Arc<Work>) -> Result<Outcome, StepError> {
     Outcome::with(&Taken {
         stored,
         sealed_key: Some(sealed_key),
+        sealed_for: None,
         content: snapshot.known,
+        started_at,
+    })
+}
+
+/// The key of the tenant that backups are sealed for now; none where the broker opens them.
+pub(super) async fn recipient(work: &Work) -> Result<Option<Recipient>, StepError> {
+    let instance = work.instance().await?;
+    let recipient = instance.recipient().map(str::parse).transpose();
+    recipient.map_err(|error| StepError::last(format!("backup_public_key is of no use: {error}")))
+}
+
+/// Stores a snapshot for the key of the tenant, reads it back, and has the engine's own tool open it.
+async fn take_for_tenant(
+    work: &Work,
+    backup: &Backup,
+    recipient: &Recipient,
+    snapshot: Snapshot,
+    started_at: DateTime<Utc>,
+) -> Result<Outcome, StepError> {
+    let (of, meter) = (Identity::from(backup), work.meter.clone());
+    let progress = move |bytes| meter.set(bytes);
+    let vault = &work.parts.backups;
+    let taken = vault
+        .take_in_for(&of, recipient, snapshot.content, progress)
+        .await?;
+    let stored = vault.open_taken_for(&of, &taken).await?;
+    let known = snapshot.known.as_ref();
+    let content = match described(work, backup, &taken.stored, stored, known).await? {
+        Description::Content(content) => content,
+        Description::Unknown(reason) => return Ok(Outcome::StartOver(reason)),
+    };
+    Outcome::with(&Taken {
+        stored: taken.stored,
+        sealed_key: None,
+        sealed_for: Some(taken.sealed_for),
+        content: Some(content),
         started_at,
     })
 }
@@ -138,6 +187,7 @@ async fn read_back(work: Arc<Work>) -> Result<Outcome, StepError> {
     let backup = backup(&work).await?;
     let taken: Taken = work.result(SNAPSHOT).await?;
     match &taken.content {
+        Some(found) if taken.sealed_for.is_some() => Outcome::with(found),
         Some(known) if proof::follows(backup.kind, work.parts.proves_backups) => {
             work.meter.begin(taken.stored.snapshot_bytes);
             let (of, key) = (Identity::from(&backup), taken.sealed_key.as_deref());
@@ -158,26 +208,39 @@ async fn open_and_describe(
     backup: &Backup,
     taken: &Taken,
 ) -> Result<Outcome, StepError> {
-    let opened = work.opened().await?;
-    let (id, provisioner) = (&opened.deployment.id, opened.provisioner());
-    let bytes = taken.stored.snapshot_bytes;
     let (of, key) = (Identity::from(backup), taken.sealed_key.as_deref());
     let stored = work.parts.backups.open_taken(&of, &taken.stored, key);
     let stored = match stored.await {
         Err(BackupStoreError::KeyMissing { key, .. }) => return Ok(without_key(&key)),
         stored => stored?,
     };
-    let content = work.meter.count(bytes, stored);
-    let file = staged_name(backup);
-    provisioner.stage(id, &file, bytes, content).await?;
-    let (known, bench) = (taken.content.as_ref(), provisioner.as_ref());
-    let found = opened.engine.describe(opened.site(), &file, known, bench);
-    let found = found.await?;
-    provisioner.unstage(id, &file).await?;
-    match found {
+    let known = taken.content.as_ref();
+    match described(work, backup, &taken.stored, stored, known).await? {
         Description::Content(content) => Outcome::with(&content),
         Description::Unknown(reason) => Ok(Outcome::StartOver(reason)),
     }
+}
+
+/// What the engine's own tool says of a stored snapshot, which comes as `snapshot`.
+async fn described(
+    work: &Work,
+    backup: &Backup,
+    stored: &StoredSnapshot,
+    snapshot: ByteStream,
+    known: Option<&SnapshotContent>,
+) -> Result<Description, StepError> {
+    let opened = work.opened().await?;
+    let (id, provisioner) = (&opened.deployment.id, opened.provisioner());
+    let bytes = stored.snapshot_bytes;
+    let content = work.meter.count(bytes, snapshot);
+    let file = staged_name(backup);
+    provisioner.stage(id, &file, bytes, content).await?;
+    let found = opened
+        .engine
+        .describe(opened.site(), &file, known, provisioner.as_ref())
+        .await?;
+    provisioner.unstage(id, &file).await?;
+    Ok(found)
 }
 
 /// Puts the manifest beside the snapshot.
@@ -224,6 +287,7 @@ pub(super) async fn manifest(
         locked_until: locked_until(work, backup).await?,
         // It has to be there before anything tells of it.
         register: Some(work.parts.registrar.begin(&backup.deployment).await?),
+        sealed_for: taken.sealed_for.clone(),
         sealed_credentials: None,
         sealed_key: None,
         signature: None,

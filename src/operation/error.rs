@@ -297,13 +297,18 @@ impl From<BackupStoreError> for StepError {
                 "it is sealed under a key that the broker lacks; its operator has to look"
                     .to_owned()
             }
+            BackupStoreError::ForTenant { .. } => {
+                "it is sealed for the key of its tenant, which the broker has not".to_owned()
+            }
             BackupStoreError::NotSealed(_) => "the broker cannot seal it".to_owned(),
             BackupStoreError::NotFound(_) => "its bytes are missing".to_owned(),
             BackupStoreError::Damaged { reason, .. } => format!("it is damaged: {reason}"),
             other => other.to_string(),
         };
         match error {
-            BackupStoreError::Damaged { .. } | BackupStoreError::NotFound(_) => Self::Last {
+            BackupStoreError::Damaged { .. }
+            | BackupStoreError::NotFound(_)
+            | BackupStoreError::ForTenant { .. } => Self::Last {
                 message,
                 source: Some(error.into()),
             },

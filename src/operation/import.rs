@@ -21,6 +21,7 @@ use crate::{
         version::Version,
     },
     provisioner::ProvisionerError,
+    seal::age::Recipient,
     store::{self, Conn, StoreError},
     stream::ByteStream,
 };
@@ -94,28 +95,56 @@ async fn put_together(work: Arc<Work>) -> Result<Outcome, StepError> {
     let meter = work.meter.clone();
     let of = Identity::from(&backup);
     let snapshot = engine.whole(vault.open_parts(&of, parts));
-    let stored = vault.take_in(&of, snapshot, move |bytes| meter.set(bytes));
-    let TakenIn { stored, sealed_key } = match stored.await {
+    let progress = move |bytes| meter.set(bytes);
+    let taken = match backup::recipient(&work).await? {
+        Some(recipient) => store_for_tenant(&work, &backup, &recipient, snapshot, progress).await,
+        None => {
+            let stored = vault.take_in(&of, snapshot, progress).await;
+            stored.map(|TakenIn { stored, sealed_key }| Taken {
+                stored,
+                sealed_key: Some(sealed_key),
+                sealed_for: None,
+                content: None,
+                started_at: backup.created_at,
+            })
+        }
+    };
+    let taken = match taken {
         // What the parts themselves have is told by other errors: this is the engine's word.
         Err(BackupStoreError::BrokenSource(reason)) => {
             return Err(StepError::last(format!(
                 "the file is no snapshot: {reason}"
             )));
         }
-        stored => stored?,
+        taken => taken?,
     };
-    if upload
-        .sha256
-        .is_some_and(|told| told != stored.snapshot_sha256)
-    {
-        let found = &stored.snapshot_sha256;
+    let found = &taken.stored.snapshot_sha256;
+    if upload.sha256.is_some_and(|told| told != *found) {
         return Err(StepError::last(format!(
             "the file has another SHA-256 than was told, {found}: upload it anew"
         )));
     }
-    Outcome::with(&Taken {
-        stored,
-        sealed_key: Some(sealed_key),
+    Outcome::with(&taken)
+}
+
+/// Stores the snapshot for the key of the tenant, and reads it back while the broker has the key to it. The steps that
+/// follow read the same bytes out of the parts.
+async fn store_for_tenant(
+    work: &Work,
+    backup: &Backup,
+    recipient: &Recipient,
+    snapshot: ByteStream,
+    progress: impl Fn(u64) + Send + Sync + 'static,
+) -> Result<Taken, BackupStoreError> {
+    let (vault, of) = (&work.parts.backups, Identity::from(backup));
+    let taken = vault
+        .take_in_for(&of, recipient, snapshot, progress)
+        .await?;
+    vault.read_taken_for(&of, &taken, |_| ()).await?;
+    Ok(Taken {
+        stored: taken.stored,
+        sealed_key: None,
+        sealed_for: Some(taken.sealed_for),
         content: None,
         started_at: backup.created_at,
     })
@@ -182,6 +211,12 @@ async fn open(
     taken: &Taken,
 ) -> Result<Result<ByteStream, Outcome>, StepError> {
     let (of, key) = (Identity::from(manifest), taken.sealed_key.as_deref());
+    if taken.sealed_for.is_some() {
+        let id = manifest.backup_id.clone();
+        let parts = work.read(move |conn| store::upload::parts(conn, &id));
+        let snapshot = (work.parts.backups).open_parts_as(&of, parts.await?, &taken.stored);
+        return Ok(Ok(snapshot));
+    }
     match work.parts.backups.open_taken(&of, &taken.stored, key).await {
         Err(BackupStoreError::KeyMissing { key, .. }) => Ok(Err(backup::without_key(&key))),
         snapshot => Ok(Ok(snapshot?)),

@@ -1,5 +1,6 @@
 //! Proves a backup: restores it into a member that is thrown away, and compares all that is in it with its
-//! manifest. Nothing but that member is touched. Of a backup that was proved before, the stored bytes are read.
+//! manifest. Nothing but that member is touched. Of a backup that was proved before, the stored bytes are read, and so
+//! they are of one that is sealed for the key of its tenant.
 
 use std::sync::Arc;
 
@@ -54,7 +55,7 @@ async fn prove_in_own(work: Arc<Work>) -> Result<Outcome, StepError> {
     let Some((backup, manifest)) = provable(&work).await? else {
         return Outcome::with(&None::<Finding>);
     };
-    if backup.proof.is_over() {
+    if backup.proof.is_over() || !backup.is_provable() {
         return Outcome::with(&read_again(&work, &manifest).await?);
     }
     let version = match aside::own_version(&work, &deployment, &manifest)? {
@@ -65,7 +66,7 @@ async fn prove_in_own(work: Arc<Work>) -> Result<Outcome, StepError> {
     Outcome::with(&found)
 }
 
-/// Reads all of the stored bytes of a backup that was proved, once more where they were spoiled and are put back. None:
+/// Reads all of the stored bytes of a backup that is not restored now, once more where they were spoiled and are put back. None:
 /// the backup went meanwhile.
 async fn read_again(work: &Work, manifest: &Manifest) -> Result<Option<Finding>, StepError> {
     let mut read = read_whole(work, manifest).await;
@@ -82,9 +83,14 @@ async fn read_again(work: &Work, manifest: &Manifest) -> Result<Option<Finding>,
 }
 
 async fn read_whole(work: &Work, manifest: &Manifest) -> Result<(), StepError> {
+    let vault = &work.parts.backups;
+    if manifest.sealed_for.is_some() {
+        // All that a broker can tell that cannot open it.
+        return Ok(vault.look_at_sealed(manifest).await?);
+    }
     work.meter.begin(manifest.stored.snapshot_bytes);
     let progress = |bytes| work.meter.set(bytes);
-    Ok(work.parts.backups.read_whole(manifest, progress).await?)
+    Ok(vault.read_whole(manifest, progress).await?)
 }
 
 /// What an error says of a backup, where it does.
@@ -191,6 +197,6 @@ fn note(conn: &mut Conn<'_>, ending: &Ending<'_>, findings: &[Finding]) -> Resul
     };
     // A proof that found nothing was of a backup that went, and came back since.
     let proof = backup.proof.after(findings, ending.now);
-    let next = proof.next(ending.now);
+    let next = proof.next(ending.now, backup.is_provable());
     store::proof::set(conn, id, &proof, next)
 }

@@ -17,7 +17,7 @@ use super::{
 use crate::model::{
     backup::{Backup, BackupState, Manifest, Removal},
     ids::{BackupId, DeploymentId, InstanceId},
-    limits::FAILED_BACKUPS_LISTED_MAX,
+    limits::{FAILED_BACKUPS_LISTED_MAX, proof::BYTES_READ_EVERY},
     period::{BackupKind, Period},
     proof::Proof,
     trust::Trusted,
@@ -127,6 +127,8 @@ fn insert_at(conn: &mut Conn<'_>, backup: &Backup, ordinal: i64) -> Result<(), S
     let complete_at = backup
         .finished_at
         .filter(|_| backup.state == BackupState::Complete);
+    let due = complete_at.map(|at| due_after(backup.is_provable(), at));
+    let (proof_at, bytes_due_at) = due.unwrap_or_default();
     let row = Row {
         id: backup.id.to_string(),
         instance_id: backup.instance.to_string(),
@@ -153,8 +155,8 @@ fn insert_at(conn: &mut Conn<'_>, backup: &Backup, ordinal: i64) -> Result<(), S
         pinned: backup.pinned,
         sealed_under: String::new(),
         proof: None,
-        proof_at: complete_at.map(|at| at.naive_utc()),
-        bytes_due_at: None,
+        proof_at,
+        bytes_due_at,
         mirrored_at: backup.mirrored_at.map(|at| at.naive_utc()),
         mirror_due_at: complete_at.map(|at| at.naive_utc()),
     };
@@ -366,6 +368,7 @@ pub fn complete(
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
     let text = to_json(manifest)?;
+    let (proof_at, bytes_due_at) = due_after(manifest.sealed_for.is_none(), now);
     each!(conn, |c| diesel::update(
         backups::table.find(manifest.backup_id.as_str())
     )
@@ -375,12 +378,24 @@ pub fn complete(
         backups::failure.eq(None::<String>),
         backups::finished_at.eq(now.naive_utc()),
         backups::sealed_under.eq(sealed_under),
-        backups::proof_at.eq(now.naive_utc()),
+        backups::proof_at.eq(proof_at),
+        backups::bytes_due_at.eq(bytes_due_at),
         backups::mirrored_at.eq(None::<NaiveDateTime>),
         backups::mirror_due_at.eq(now.naive_utc()),
     ))
     .execute(c))?;
     register::changed(conn, manifest.deployment_id.as_str())
+}
+
+/// When a backup that was just stored is to be proved, or its stored bytes to be read again where it cannot be.
+fn due_after(
+    is_provable: bool,
+    now: DateTime<Utc>,
+) -> (Option<NaiveDateTime>, Option<NaiveDateTime>) {
+    match is_provable {
+        true => (Some(now.naive_utc()), None),
+        false => (None, Some((now + BYTES_READ_EVERY).naive_utc())),
+    }
 }
 
 /// Says under which key all is sealed now in the manifest that stands beside a complete backup. The mirror is to get

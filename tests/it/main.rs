@@ -85,6 +85,7 @@ mod netns;
 mod openapi;
 mod operations;
 mod osb;
+mod own_key;
 mod page_authority;
 mod pages;
 mod patience;

@@ -9,6 +9,7 @@ use crate::{
         refusal::{Refusal, answer},
         source::{Source, chosen, restorable},
         target::units_of_a_restore,
+        tenant_key::PrivateKey,
     },
     model::{
         backup::Manifest,
@@ -26,6 +27,9 @@ use crate::{
 pub struct RestorePreflight {
     /// Why it would not be done now; empty when it would.
     pub reasons: Vec<String>,
+    /// The public key that the backup is sealed for, where the request lacks the private one. Nothing else is told
+    /// otherwise by that.
+    pub lacks_key_of: Option<String>,
     /// The backup that would be taken, where there is one.
     pub backup: Option<Manifest>,
     /// What the new instance would be called.
@@ -102,8 +106,13 @@ impl Restores {
             let past = store::restore_time::last(conn, &offering.rules.engine)?;
             told.estimate = estimate(&past, manifest.stored.snapshot_bytes);
         }
+        let mut request = request.clone();
+        if let (PrivateKey::Absent, Some(manifest)) = (&request.private_key, &told.backup) {
+            told.lacks_key_of = manifest.recipient().map(str::to_owned);
+            request.private_key = PrivateKey::Later;
+        }
         // What it comes to in all: the rules are those of the restore itself.
-        let made = self.restore_here_in(conn, request);
+        let made = self.restore_here_in(conn, &request);
         if let Some(made) = note(&mut told.reasons, answer_to_request(made)?) {
             let Restored {
                 instance,

@@ -3,7 +3,9 @@
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, web};
 
 use super::{
-    Admitted, Answer, deployment_in_path, no_such_instance, restore::backup_in_path, view,
+    Admitted, Answer, deployment_in_path, no_such_instance,
+    restore::{backup_in_path, private_key},
+    view,
 };
 use crate::{
     broker::{BrokerError, DeploymentView},
@@ -44,7 +46,7 @@ pub async fn restore_prefix(
     let mode = mode.as_deref().unwrap_or(PrefixMode::Missing.as_str());
     let wanted = PrefixRestore::wanted(&prefix, mode, asked.flag("dry_run")?);
     let wanted = wanted.map_err(BrokerError::BadRequest)?;
-    let from = (backup, asked.text("restore_time")?);
+    let from = (backup, asked.text("restore_time")?, private_key(&asked)?);
     // An empty one is a mistake, and its maker means another database than the source.
     let target = asked.optional_text("target_service_instance_id")?;
     let target = target.map(|text| text.parse::<InstanceId>());

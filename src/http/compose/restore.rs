@@ -12,7 +12,7 @@ use super::{
     view::{self, RestoreEstimateBody},
 };
 use crate::{
-    broker::{RestorePreflight, RestoreRequest},
+    broker::{BACKUP_PRIVATE_KEY, PrivateKey, RestorePreflight, RestoreRequest},
     http::{
         Api,
         error::HttpError,
@@ -27,6 +27,7 @@ use crate::{
         choice::{BackupChoice, LATEST},
         ids::{BackupId, IdError, InstanceId},
         origin::Origin,
+        secret::Secret,
         version::Version,
     },
 };
@@ -74,8 +75,12 @@ pub struct RestorePreflightBody {
 impl RestorePreflightBody {
     fn of(told: RestorePreflight) -> Self {
         let backup = told.backup.as_ref();
+        let lacks_key = told.lacks_key_of.as_ref().map(|key| {
+            format!("the backup is sealed for your own key {key}: give the private key to it as {BACKUP_PRIVATE_KEY}")
+        });
+        let reasons: Vec<String> = told.reasons.into_iter().chain(lacks_key).collect();
         Self {
-            possible: told.reasons.is_empty(),
+            possible: reasons.is_empty(),
             backup_id: backup.map(|backup| backup.backup_id.clone()),
             taken_at: backup.map(|backup| time(backup.started_at)),
             backup_type: backup.map(|backup| backup.kind.as_str()),
@@ -86,7 +91,7 @@ impl RestorePreflightBody {
             units_needed: backup.map(|backup| backup.units_needed()),
             name: told.name,
             restore_estimate: told.estimate.map(RestoreEstimateBody::from),
-            reasons: told.reasons,
+            reasons,
         }
     }
 }
@@ -118,6 +123,7 @@ pub async fn restore(api: web::Data<Api>, request: HttpRequest, payload: web::Pa
         version: wanted.text("version")?,
         cluster: wanted.text("cluster_id")?,
         units: wanted.count("units")?,
+        private_key: private_key(&wanted)?,
         origin: Origin::Compose,
     };
     if wanted.flag("dry_run")? {
@@ -132,6 +138,12 @@ pub async fn restore(api: web::Data<Api>, request: HttpRequest, payload: web::Pa
         .await?;
     let health = api.broker.vitals.health(&made).await?;
     Ok(HttpResponse::Accepted().json(view::deployment(&api.broker, &made, health)))
+}
+
+/// The private key that a request brings along, for a backup that is sealed for it.
+pub(super) fn private_key(wanted: &Body) -> Result<PrivateKey, HttpError> {
+    let given = wanted.text(BACKUP_PRIVATE_KEY)?;
+    Ok(given.map(Secret::new).into())
 }
 
 /// What stands in a path where a backup does, as it is.

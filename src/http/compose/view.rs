@@ -109,6 +109,9 @@ pub struct DeploymentBody {
     restored_from: Option<RestoredFromBody>,
     /// How many complete backups on demand are kept: older ones give way to the next.
     on_demand_backups_kept: u32,
+    /// The public key of age that its backups are sealed for; `null`: the broker opens them.
+    #[schema(required)]
+    backup_public_key: Option<String>,
     /// What users wrote down beside it.
     notes: String,
     /// What they are to be billed under, in their own words.
@@ -414,6 +417,7 @@ pub fn deployment(broker: &Broker, view: &DeploymentView, health: Health) -> Dep
         created_at: time(view.instance.created_at),
         restored_from: view.source.as_ref().map(RestoredFromBody::from),
         on_demand_backups_kept: broker.inventory.kept(&view.instance).on_demand,
+        backup_public_key: view.instance.recipient().map(str::to_owned),
         notes: view.notes.text.clone(),
         customer_billing_code: view.notes.billing_code.clone(),
         cluster_id: if chosen {

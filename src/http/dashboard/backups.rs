@@ -25,7 +25,10 @@ use super::{
     state::{Label, label_of_backup},
 };
 use crate::{
-    broker::{BackUpNow, BackupChange, InstanceView, RestoreOptions, Restored, read_only},
+    broker::{
+        BACKUP_PRIVATE_KEY, BackUpNow, BackupChange, InstanceView, RestoreOptions, Restored,
+        read_only,
+    },
     http::{compose, request::query},
     model::{
         backup::{Backup, BackupState, Manifest},
@@ -460,12 +463,15 @@ fn groups(
 fn row(view: &InstanceView, backup: &Backup, options: &[(BackupId, RestoreOptions)]) -> Row {
     let manifest = backup.manifest.as_ref();
     let mut facts = manifest.map_or_else(Vec::new, measured);
-    let doubt = usable(backup).and_then(|of| of.proof.doubt(view.database.proves_backups));
+    let doubt = usable(backup).and_then(|of| of.doubt(view.database.proves_backups));
     facts.extend(proved(backup).map(|told| ("Proved", told)));
     if let Some(doubt) = &doubt
         && backup.proof.standing() != Standing::Flawed
     {
         facts.push(("Not proved", doubt.clone()));
+    }
+    if let Some(key) = backup.recipient() {
+        facts.push(("Sealed for", key.to_owned()));
     }
     if view.mirrors_backups
         && let Some(of) = usable(backup)
@@ -493,6 +499,7 @@ fn row(view: &InstanceView, backup: &Backup, options: &[(BackupId, RestoreOption
         proof: match backup.proof.standing() {
             Standing::Proved => "Proved",
             Standing::Flawed => "Not what it should be",
+            Standing::Unproved if !backup.is_provable() => "Sealed for your key",
             Standing::Unproved => "Not proved",
         },
         bar: work
@@ -579,8 +586,14 @@ fn restore_of(view: &InstanceView, backup: &Backup, options: &RestoreOptions) ->
     // A name of the backup's own time: a command stays the same from look to look.
     let mut names = name::of_restore(&view.of.deployment.engine, backup.created_at);
     let name = names.next().unwrap_or_default();
+    if !backup.is_provable() {
+        parameters[BACKUP_PRIVATE_KEY] = json!("AGE-SECRET-KEY-1...");
+    }
     let [cf, ibmcloud] = create_service(&view.offering, &view.plan, &name, &parameters);
-    let own = restore_backup(view.name(), backup.id.as_str(), &name, &chosen);
+    let mut own = restore_backup(view.name(), backup.id.as_str(), &name, &chosen);
+    if !backup.is_provable() {
+        own += " --identity backup.key";
+    }
     let first = options.places.first();
     let clusters = options.places.iter().filter(|_| options.chooses_cluster);
     Options {

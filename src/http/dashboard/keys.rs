@@ -10,6 +10,7 @@ use super::{
     door::see_other,
     form_of,
     id::Id,
+    restore::PRIVATE_KEY,
     shell::{Shell, answer},
     show::{Moment, counted, dates_whole},
 };
@@ -23,6 +24,7 @@ use crate::{
         operation::{Operation, OperationKind, OperationState},
         origin::Origin,
         prefix::{PrefixChanges, PrefixDifference, PrefixMode, PrefixRestore},
+        secret::Secret,
         session::Session,
         size::size,
     },
@@ -35,6 +37,8 @@ struct KeysPage {
     href: String,
     /// The list of backups, at this one.
     back: String,
+    /// The public key that the backup is sealed for, whose private one is needed.
+    sealed_for: Option<String>,
     /// The instance.
     source: String,
     taken: Moment,
@@ -100,6 +104,7 @@ pub async fn page(
         },
         href: href(&view, &backup),
         back: format!("{}#backup-{}", backups_of(&view.of.instance.id), backup.id),
+        sealed_for: backup.recipient().map(str::to_owned),
         source: view.name().to_owned(),
         taken: Moment::new(backup.created_at, view.now),
         prefix: wanted.map_or_else(String::new, |wanted| wanted.prefix.clone()),
@@ -129,7 +134,8 @@ pub async fn restore(
     let dry_run = form.text("sure") != "yes";
     let wanted = PrefixRestore::wanted(form.text("prefix"), form.text("mode"), dry_run);
     let wanted = wanted.map_err(HttpError::bad_request)?;
-    let from = (backup.id.to_string(), None);
+    let key = Some(Secret::new(form.text(PRIVATE_KEY).trim())).into();
+    let from = (backup.id.to_string(), None, key);
     let upkeep = &api.broker.upkeep;
     let source = view.of.instance.id.clone();
     let operation = upkeep.restore_prefix(&view.of, source, from, wanted, Origin::Dashboard);

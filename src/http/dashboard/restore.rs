@@ -13,7 +13,7 @@ use super::{
     show::{Moment, counted, dates_whole},
 };
 use crate::{
-    broker::{InstanceView, RestorePreflight, RestoreRequest},
+    broker::{InstanceView, PrivateKey, RestorePreflight, RestoreRequest},
     http::{error::HttpError, request::query},
     model::{
         backup::Backup,
@@ -22,12 +22,15 @@ use crate::{
         limits::UNIT_BYTES,
         origin::Origin,
         proof::Standing,
+        secret::Secret,
         session::Session,
         size::size,
         version::Version,
     },
 };
 
+/// The field with the private key to a backup that is sealed for it. It comes with what has something done alone.
+pub(super) const PRIVATE_KEY: &str = "private_key";
 /// What a form asks for beside the backup; hidden in the form that has it done.
 const FIELDS: [&str; 4] = ["name", "version", "cluster", "units"];
 
@@ -48,6 +51,8 @@ struct RestorePage {
     facts: Vec<(&'static str, String)>,
     /// Why it would not be done; empty when it would.
     reasons: Vec<String>,
+    /// The public key that the backup is sealed for, whose private one the restore needs.
+    sealed_for: Option<String>,
     fields: Vec<(&'static str, String)>,
 }
 
@@ -79,6 +84,7 @@ pub async fn page(
         taken: Moment::new(backup.created_at, view.now),
         backup: described(&backup),
         facts: facts(&api, &view, &told),
+        sealed_for: told.lacks_key_of.clone(),
         reasons: told.reasons.iter().map(|why| dates_whole(why)).collect(),
         fields: (FIELDS.into_iter().map(|name| (name, asked(name))))
             .filter(|(_, value)| !value.is_empty())
@@ -99,7 +105,10 @@ pub async fn restore(
     let views = &api.broker.views;
     let (view, backup) = views.backup_view(&session, instance, backup).await?;
     let asked = |name: &str| form.text(name).trim().to_owned();
-    let wanted = wanted(&view, &backup, &asked)?;
+    let wanted = RestoreRequest {
+        private_key: Some(Secret::new(asked(PRIVATE_KEY))).into(),
+        ..wanted(&view, &backup, &asked)?
+    };
     let restored = api.broker.restores.restore_here(wanted).await?;
     let href = backups_of(&view.of.instance.id);
     Ok(see_other(&format!(
@@ -128,6 +137,8 @@ fn wanted(
         version: given("version"),
         cluster: given("cluster"),
         units,
+        // Never in the address of a page.
+        private_key: PrivateKey::Absent,
         origin: Origin::Dashboard,
     })
 }
@@ -138,6 +149,7 @@ fn described(backup: &Backup) -> String {
     let proof = match backup.proof.standing() {
         Standing::Proved => "proved",
         Standing::Flawed => "not what it should be",
+        Standing::Unproved if !backup.is_provable() => "sealed for your own key",
         Standing::Unproved => "not proved",
     };
     let parts = [Some(title(backup.kind).to_lowercase()), bytes];

@@ -51,6 +51,8 @@ struct SettingsPage {
     is_platform_s: bool,
     is_ready: bool,
     is_protected: bool,
+    /// The public key that backups are sealed for.
+    recipient: Option<String>,
     units_max: u32,
     /// What the field of the size says.
     wanted: u32,
@@ -212,6 +214,7 @@ async fn settings(
         is_platform_s: !may_rename,
         is_ready,
         is_protected: instance.is_protected(),
+        recipient: instance.recipient().map(str::to_owned),
         units_max,
         wanted: asked.unwrap_or(deployment.units),
         size: sized(deployment.units),

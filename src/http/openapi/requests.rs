@@ -340,6 +340,8 @@ struct RestoredKeys {
     restore_time: Option<String>,
     /// Only compare, and change nothing. Absent or `null`: `false`.
     dry_run: Option<bool>,
+    /// The private key of age to a backup that is sealed for a key of yours; for no other one. It is never kept.
+    backup_private_key: Option<String>,
     /// The instance that they are put into. Absent or `null`: the one that the backup is of.
     target_service_instance_id: Option<String>,
 }
@@ -429,6 +431,8 @@ struct Restored {
     /// Whether clients that go on from a revision of the source are told that this is another database. Absent or
     /// `null`: `false`.
     revision_bump: Option<bool>,
+    /// The private key of age to a backup that is sealed for a key of yours; for no other one. It is never kept.
+    backup_private_key: Option<String>,
     /// Whether to tell what would be done and to do nothing.
     dry_run: Option<bool>,
 }

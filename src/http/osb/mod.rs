@@ -24,7 +24,7 @@ use super::{
 use crate::{
     broker::{
         self, BindRequest, Bound, DeprovisionRequest, OperationStatus, ProvisionRequest,
-        StatusState, UnbindRequest, Unbound, UpdateRequest, Updated,
+        StatusState, UnbindRequest, Unbound, UpdateRequest, Updated, without_private_key,
     },
     model::{
         ids::{BindingId, InstanceId},
@@ -164,6 +164,7 @@ pub async fn provision(
 ) -> Answer {
     let dashboard_url = api.broker.dashboard_url(&instance);
     let body = Body::read(&request, payload).await?;
+    let (parameters, private_key) = without_private_key(body.object("parameters")?)?;
     let provision = ProvisionRequest {
         instance,
         service_id: body.required_text("service_id")?,
@@ -171,7 +172,8 @@ pub async fn provision(
         organization: body.required_text("organization_guid")?,
         space: body.required_text("space_guid")?,
         context: body.object("context")?,
-        parameters: body.object("parameters")?,
+        parameters,
+        private_key,
         maintenance_version: body.maintenance_version()?,
         accepts_incomplete: accepts_incomplete(&request),
     };

@@ -24,6 +24,7 @@ fn watch(instance: &str, failures: u32, newest_good: Option<DateTime<Utc>>) -> B
         }),
         ready_at: at(0),
         newest_good,
+        newest_excused: None,
         newest_proved: None,
         flawed: None,
         proved_within: None,
@@ -391,6 +392,13 @@ fn backups_that_are_not_proved_in_time_are_told_of_once() {
         none[0].1.starts_with("The scheduled backup is late"),
         "{none:?}"
     );
+    // What cannot be proved is no fault; once the key of the tenant is gone, there is time for a proof again.
+    let excused = BackupWatch {
+        newest_excused: Some(hours(20)),
+        ..good.clone()
+    };
+    assert_eq!(told(45, &excused), []);
+    assert_eq!(told(46, &excused).len(), 1);
     // Who does not want proofs is not told of them.
     let off = BackupWatch {
         proved_within: None,

@@ -141,6 +141,7 @@ fn of(life: &Life, database: &DatabaseWatch, seen: Option<&Observation>) -> Heal
         schedule: None,
         ready_at: at(0),
         newest_good: None,
+        newest_excused: None,
         newest_proved: None,
         flawed: None,
         proved_within: None,

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
+    backup::Manifest,
     proof::{Evidence, Finding, Proof},
     version::Version,
 };
@@ -99,6 +100,61 @@ fn ages_are_those_that_users_chose() {
             "{kind}"
         );
     }
+}
+
+#[test]
+fn the_last_backup_that_the_broker_can_read_goes_once_others_are_sealed_for_their_tenant() {
+    let month = TimeDelta::days(30);
+    let proved = Finding::Same {
+        version: "3.6.16".parse::<Version>().expect("a version"),
+        evidence: Evidence::Whole,
+    };
+    let taken = |at, of: &Backup| Backup {
+        proof: of.proof.clone(),
+        manifest: of.manifest.clone(),
+        ..backup(at, BackupKind::Daily, BackupState::Complete)
+    };
+    let plain = taken(
+        at(NOW),
+        &backup(at(NOW), BackupKind::Daily, BackupState::Complete),
+    );
+    let open = Backup {
+        proof: Proof::default().after(&[proved], at(NOW)),
+        ..plain.clone()
+    };
+    let unproved = taken(at(NOW) + month, &plain);
+    let now = at(NOW) + month + TimeDelta::days(1);
+    assert_eq!(
+        kept(&[open.clone(), unproved.clone()], 1, now),
+        [true, true]
+    );
+    let sealed = Backup {
+        manifest: Some(sealed_manifest()),
+        ..unproved
+    };
+    assert_eq!(kept(&[open.clone(), sealed.clone()], 1, now), [false, true]);
+    // Not for one whose bytes are gone.
+    let reason = "it is not there".to_owned();
+    let spoiled = Backup {
+        proof: Proof::default().after(&[Finding::Spoiled { reason }], now),
+        ..sealed
+    };
+    assert_eq!(kept(&[open, spoiled], 1, now), [true, true]);
+}
+
+/// What a backup has that is sealed for the key of its tenant.
+fn sealed_manifest() -> Manifest {
+    let id = "5ae85b45e5717f0001533192";
+    serde_json::from_value(serde_json::json!({
+        "format": 3, "backup_id": id, "kind": "daily", "instance_id": "i", "deployment_id": id, "service_id": "s",
+        "tenant": { "platform": "p", "organization": "o", "space": "s" },
+        "engine": "thing", "version": "3.6.16", "units": 1, "content": {},
+        "stored": { "snapshot_bytes": 1, "snapshot_sha256": "", "object_bytes": 1, "object_sha256": "",
+            "compression": "zstd", "sealing": "age-encryption.org/v1" },
+        "sealed_for": { "recipient": "age1own", "header": "" },
+        "requested_at": NOW, "started_at": NOW, "finished_at": NOW,
+    }))
+    .expect("a manifest")
 }
 
 #[test]

@@ -81,6 +81,10 @@ pub struct BackupBody {
     /// Why it is not proved, or not yet.
     #[schema(required)]
     unverified_reason: Option<String>,
+    /// The public key of age that it is sealed for, which makes it one that its tenant alone opens: a restore of it needs
+    /// `backup_private_key`, a download has the sealed object, and it cannot be proved. `null`: the broker opens it.
+    #[schema(required)]
+    sealed_for: Option<String>,
     /// When it was copied into the mirror; `null`: it has no copy there, or there is no mirror.
     #[schema(required, value_type = Option<Time>)]
     mirrored_at: Option<String>,
@@ -270,9 +274,8 @@ pub fn backup(broker: &Broker, of: &DeploymentView, backup: &Backup) -> BackupBo
         bytes_read_at: backup.proof.read_at.map(time),
         verified_versions: backup.proof.versions.clone(),
         verified_by: backup.proof.evidence.map(Evidence::as_str),
-        unverified_reason: usable
-            .then(|| backup.proof.doubt(broker.proofs.are_on))
-            .flatten(),
+        unverified_reason: usable.then(|| backup.doubt(broker.proofs.are_on)).flatten(),
+        sealed_for: backup.recipient().map(str::to_owned),
         mirrored_at: backup
             .mirrored_at
             .filter(|_| usable && broker.inventory.mirrors_backups)
