@@ -464,9 +464,16 @@ async fn the_owner_opens_a_backup_without_the_broker() {
     });
     let places = [data.join("backups"), folder(&broker, &backup), archive];
     let mut snapshots = Vec::new();
+    let id = text(&backup["id"]);
     for (i, place) in places.iter().enumerate() {
         let place = place.display().to_string();
-        for without in [&[place.as_str()][..], &[&place, "--identity", &other]] {
+        // The copy has been backed up, too.
+        let of: &[&str] = match i {
+            0 => &[&place, "--backup", id],
+            _ => &[&place],
+        };
+        let look = |more: &[&str], ring: Option<&str>| look(&[of, more].concat(), ring);
+        for without in [&[][..], &["--identity", &other]] {
             let (code, printed) = look(without, Some(&new));
             assert_eq!(code, 3, "{place}: {printed}");
             assert!(
@@ -476,10 +483,9 @@ async fn the_owner_opens_a_backup_without_the_broker() {
         }
         let to = aside.path().join(format!("snapshot-{i}.db"));
         let to_text = to.display().to_string();
-        let (code, printed) = look(&[&place, "--to", &to_text], Some(&new));
+        let (code, printed) = look(&["--to", &to_text], Some(&new));
         assert_eq!(code, 4, "{place}: {printed}");
-        let with = [&place, "--identity", &identity, "--to", &to_text];
-        let (code, printed) = look(&with, None);
+        let (code, printed) = look(&["--identity", &identity, "--to", &to_text], None);
         assert_eq!(code, 0, "{place}: {printed}");
         assert!(printed.starts_with("whole: "), "{printed}");
         snapshots.push(fs::read(&to).expect("a snapshot"));
