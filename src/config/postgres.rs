@@ -22,6 +22,7 @@ pub struct PostgresFlags {
     /// Seconds after which a statement of PostgreSQL is broken off
     #[arg(
         long,
+        value_name = "SECONDS",
         env = "COMPOSE_BROKER_DATABASE_STATEMENT_SECONDS",
         default_value = "60"
     )]
@@ -30,6 +31,7 @@ pub struct PostgresFlags {
     /// Seconds that a change waits for the one of another broker over the same database of PostgreSQL
     #[arg(
         long,
+        value_name = "SECONDS",
         env = "COMPOSE_BROKER_DATABASE_LOCK_SECONDS",
         default_value = "10"
     )]
