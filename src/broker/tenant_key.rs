@@ -57,10 +57,15 @@ pub fn without_private_key(
     };
     let key = match fields.remove(BACKUP_PRIVATE_KEY) {
         None | Some(Value::Null) => PrivateKey::Absent,
-        Some(Value::String(key)) => Some(Secret::new(key)).into(),
+        Some(Value::String(key)) if key.len() <= PRIVATE_KEY_BYTES_MAX => {
+            Some(Secret::new(key)).into()
+        }
+        // The schema itself never sees it.
         Some(_) => {
-            let reason = format!("{BACKUP_PRIVATE_KEY} is not a text");
-            return Err(BrokerError::BadRequest(reason));
+            return Err(BrokerError::BadRequest(format!(
+                "the parameters do not fit the plan's schema: {BACKUP_PRIVATE_KEY} is no text of at most \
+                 {PRIVATE_KEY_BYTES_MAX} bytes"
+            )));
         }
     };
     let rest = Value::Object(fields);
@@ -235,6 +240,7 @@ mod tests {
             json!({ PRIVATE: 1 }),
             json!({ "x": { PRIVATE: 1 } }),
             json!({ "backup_private_key": [PRIVATE] }),
+            json!({ "backup_private_key": PRIVATE.repeat(60) }),
         ] {
             let refused = without_private_key(Some(sent.clone())).expect_err("refused");
             let told = format!("{refused} {refused:?}").to_uppercase();
