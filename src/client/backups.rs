@@ -373,6 +373,8 @@ fn proved(backup: &Value) -> &'static str {
     match (backup["status"].as_str(), backup["proof"].as_str()) {
         (Some("complete"), Some("proved")) => "yes",
         (Some("complete"), Some("flawed")) => "flawed",
+        // The broker cannot open it.
+        (Some("complete"), Some(_)) if backup["sealed_for"].is_string() => "never",
         (Some("complete"), Some(_)) => "not yet",
         _ => "",
     }
