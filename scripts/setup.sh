@@ -12,6 +12,7 @@
 #   setup.sh --bench    also what loads a broker that is measured, and what it is compared with: wrk, zstd.
 #   setup.sh --rules    also what tries the alert rules: promtool in tools/promtool/.
 #                       Where it is not to be had, its test is skipped.
+#   setup.sh --age      also age, with which a test opens a backup as its tenant does.
 #   setup.sh --s3       also the server of S3 that tests keep backups in: versitygw, built
 #                       with Go into tools/versitygw/. Without Go its tests are skipped.
 #   setup.sh --minio    also another server of S3, for `make test-minio`: built with Go into
@@ -46,6 +47,7 @@ browser=
 fuzz=
 bench=
 rules=
+age=
 s3=
 minio=
 postgres=
@@ -92,6 +94,7 @@ missing_packages() {
         python3 -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     fi
     if [[ -n $bench ]]; then has wrk || echo wrk; has zstd || echo zstd; fi
+    if [[ -n $age ]]; then has age || echo age; fi
     if [[ -n $postgres ]]; then
         has_postgres || echo postgresql
         has_pgbouncer || echo pgbouncer
@@ -333,12 +336,13 @@ main() {
             --fuzz) fuzz=yes ;;
             --bench) bench=yes ;;
             --rules) rules=yes ;;
+            --age) age=yes ;;
             --s3) s3=yes ;;
             --minio) minio=yes ;;
             --postgres) postgres=yes ;;
             --postgres-versions) all_postgres=yes ;;
             --kubernetes) kubernetes=yes ;;
-            *) warn 'usage: setup.sh [--browser] [--fuzz] [--bench] [--rules] [--s3] [--minio] [--postgres] [--postgres-versions] [--kubernetes]' && return 2 ;;
+            *) warn 'usage: setup.sh [--browser] [--fuzz] [--bench] [--rules] [--age] [--s3] [--minio] [--postgres] [--postgres-versions] [--kubernetes]' && return 2 ;;
         esac
         shift
     done

@@ -22,6 +22,7 @@ has() {
     case $1 in
         'network namespaces') unshare --net true || unshare --user --map-root-user --net true ;;
         'a volume of its own' | 'a small store' | 'a full mirror' | 'a file that cannot be removed') mounts ;;
+        age) command -v age ;;
         promtool) command -v promtool || [[ -x tools/promtool/promtool ]] ;;
         S3) [[ -x tools/versitygw/versitygw ]] ;;
         'object lock') [[ -z ${COMPOSE_BROKER_TEST_S3:-} ]] ;;
@@ -81,7 +82,7 @@ stage() {
 }
 
 # What only the tests need comes over the network.
-tools() { scripts/setup.sh --browser --fuzz --rules --s3 --postgres; }
+tools() { scripts/setup.sh --browser --fuzz --rules --age --s3 --postgres; }
 
 # It waits most of the time.
 demo() { "$built/examples/demo" --broker "$built/compose-broker" --plain; }

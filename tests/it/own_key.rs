@@ -1,11 +1,17 @@
 //! Backups that are sealed for a key of their tenant: the broker writes them, says so, and opens none without the
 //! private key, which it keeps nowhere.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
+use async_compression::tokio::bufread::ZstdDecoder;
 use compose_broker::model::operation::{OperationKind, OperationState};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
 
 use crate::{
     bindings::files_with,
@@ -19,6 +25,7 @@ use crate::{
     restore_keys::restored,
     restores::from,
     sealed::look,
+    skipped::skipped,
     transport::description,
 };
 
@@ -493,6 +500,7 @@ async fn the_owner_opens_a_backup_without_the_broker() {
     let expected = manifest(&broker, &backup)["stored"]["snapshot_bytes"].as_u64();
     assert!(snapshots.iter().all(|of| *of == snapshots[0]));
     assert_eq!(Some(snapshots[0].len() as u64), expected);
+    assert_opens_with_age(&object, &identity, &snapshots[0]).await;
     // What is damaged is told, with the private key and without.
     let mut damaged = before.clone();
     damaged[before.len() / 2] ^= 1;
@@ -502,6 +510,24 @@ async fn the_owner_opens_a_backup_without_the_broker() {
         let (code, printed) = look(keys, Some(&new));
         assert_eq!(code, 1, "{printed}");
     }
+}
+
+/// Opens an object as a tenant does who has age and zstd, and nothing of ours.
+async fn assert_opens_with_age(object: &Path, identity: &str, snapshot: &[u8]) {
+    let opened = Command::new("age")
+        .args(["--decrypt", "--identity", identity])
+        .arg(object)
+        .output();
+    let opened = match opened {
+        Ok(opened) => opened,
+        Err(error) => return skipped("age", &format!("{error} (scripts/setup.sh --age)")),
+    };
+    let told = String::from_utf8_lossy(&opened.stderr);
+    assert!(opened.status.success(), "{told}");
+    let (mut unpacked, mut packed) = (Vec::new(), ZstdDecoder::new(&opened.stdout[..]));
+    let read = packed.read_to_end(&mut unpacked).await;
+    read.expect("zstd");
+    assert!(unpacked == snapshot, "{} bytes", unpacked.len());
 }
 
 with! {
