@@ -64,7 +64,7 @@ impl Session {
         let number = |of: &str, field: &str| count(of, field).map(|n| n.to_string());
         let shown = self.show.fields([
             ("service instance", Some(name.to_owned())),
-            ("status", status_of_task(&recipe)),
+            ("status", status_of_task(recipe)),
             ("detail", text(&recipe["status_detail"])),
             ("backup", text(&recipe["backup_id"])),
             ("backup of before", text(&told["safety_backup_id"])),
