@@ -16,7 +16,7 @@
 //! opens what is left. What the store of the broker knows of a backup is compared with its manifest
 //! before anything is opened.
 //!
-//! A backup may be sealed for a key of its tenant instead ([`tenant`]). Then the broker forgets the object's key as soon
+//! A backup may be sealed for a key of its tenant instead (`tenant.rs`). Then the broker forgets the object's key as soon
 //! as it has read the backup back, and opens it again with a key alone that its tenant gives.
 //!
 //! Beside the backups of a deployment stands their register, which says what should be there. A backup that goes is
