@@ -125,12 +125,11 @@ async fn snapshot(work: Arc<Work>) -> Result<Outcome, StepError> {
     let snapshot = opened.engine.snapshot(opened.site()).await?;
     work.parts.backups.room_for(snapshot.bytes_expected).await?;
     work.meter.begin(snapshot.bytes_expected);
-    let meter = work.meter.clone();
-    let progress = move |bytes| meter.set(bytes);
-    let of = Identity::from(&backup);
     if let Some(recipient) = recipient(&work).await? {
         return take_for_tenant(&work, &backup, &recipient, snapshot, started_at).await;
     }
+    let (of, meter) = (Identity::from(&backup), work.meter.clone());
+    let progress = move |bytes| meter.set(bytes);
     let TakenIn { stored, sealed_key } = work
         .parts
         .backups

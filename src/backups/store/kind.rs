@@ -32,8 +32,8 @@ pub trait StorePlace: fmt::Debug + Send + Sync {
     /// Where it is, for people.
     fn shown(&self) -> String;
 
-    /// Where it is, in one form for all who look: two places are the same where their addresses are, and one is in another where its
-    /// address begins with that of the other and `/`.
+    /// Where it is, in one form for all who look: two places are the same where their addresses are, and one is in
+    /// another where its address begins with that of the other and `/`.
     fn address(&self) -> String {
         self.shown()
     }
