@@ -61,13 +61,7 @@ async fn replaces_a_member_that_lost_its_data(version: &str) {
     lab.begin(0);
     lab.lose(LOST);
     lab.begin(LOST);
-    Etcd.ready(Site::with_access(
-        &lab.deployment,
-        &lab.secrets,
-        Access::Passwords,
-    ))
-    .await
-    .expect("ready");
+    lab.ready(Access::Passwords).await;
     assert_eq!(keys_of(&lab, LOST).await, 31);
     if let Ok(listed) = lab.root().await.member_list().await {
         assert_eq!(listed.members().len(), 3, "{listed:?}");
@@ -158,7 +152,7 @@ const HARMS: [Harm; 6] = [
 async fn tells_by_last_words_what_cannot_be_used(version: &str) {
     let mut lab = Lab::secured(version, 3).await;
     // Only a leader that was told by the member what it has notices that it has less.
-    Etcd.change_member(lab.site(), 0, MemberChange::Lead)
+    answered(|| Etcd.change_member(lab.site(), 0, MemberChange::Lead))
         .await
         .expect("handed over");
     let mut root = lab.root().await;
@@ -196,7 +190,7 @@ async fn tells_by_last_words_what_cannot_be_used(version: &str) {
     // So does one that was removed while it was away.
     fs::remove_dir_all(&data).expect("removed");
     copy(&good, &data);
-    Etcd.change_member(lab.site(), 2, MemberChange::Leave)
+    answered(|| Etcd.change_member(lab.site(), 2, MemberChange::Leave))
         .await
         .expect("removed");
     lab.begin(2);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use etcd_client::{AlarmAction, AlarmType, Client, CompactionOptions, PutOptions};
 use futures::{TryStreamExt, future::join_all};
 
-use self::lab::{Lab, read_all};
+use self::lab::{Lab, answered, read_all};
 use super::figures::figures;
 use super::*;
 use crate::model::{
@@ -90,9 +90,15 @@ fn user(name: &str, password: &str) -> DatabaseUser {
 }
 
 async fn add_user(lab: &Lab, user: &DatabaseUser) {
-    Etcd.change_user(lab.site(), UserChange::Add(user))
+    answered(|| Etcd.change_user(lab.site(), UserChange::Add(user)))
         .await
         .expect("added");
+}
+
+async fn remove_user(lab: &Lab, name: &str) {
+    answered(|| Etcd.change_user(lab.site(), UserChange::Remove(name)))
+        .await
+        .expect("removed");
 }
 
 async fn fill(client: &mut Client, keys: std::ops::Range<usize>) {
@@ -119,13 +125,7 @@ async fn secures_a_new_deployment_and_serves_its_users(version: &str) {
     lab.secure_new().await.expect("secured");
     println!("{version}: ready {ready:?}, secured {:?}", begun.elapsed());
     lab.secure_new().await.expect("secured again");
-    Etcd.ready(Site::with_access(
-        &lab.deployment,
-        &lab.secrets,
-        Access::Passwords,
-    ))
-    .await
-    .expect("ready with a password");
+    lab.ready(Access::Passwords).await;
     another_password_is_refused_at_once(&lab).await;
 
     let refused = message(lab.anonymous().await.get("a", None).await);
@@ -190,12 +190,10 @@ async fn secures_a_new_deployment_that_nobody_can_reach(version: &str) {
     lab.start(Access::Certificates).await;
     assert!(message(lab.anonymous().await.get("a", None).await) != "no error");
     for _ in 0..2 {
-        Etcd.secure(
-            Site::with_access(&lab.deployment, &lab.secrets, Access::Certificates),
-            Holding::Nothing,
-        )
-        .await
-        .expect("secured");
+        let site = Site::with_access(&lab.deployment, &lab.secrets, Access::Certificates);
+        answered(|| Etcd.secure(site, Holding::Nothing))
+            .await
+            .expect("secured");
     }
     let secured = begun.elapsed();
     lab.stop();
@@ -256,9 +254,7 @@ async fn one_user(lab: &Lab) {
     }
 
     for _ in 0..2 {
-        Etcd.change_user(lab.site(), UserChange::Remove("ada"))
-            .await
-            .expect("removed");
+        remove_user(lab, "ada").await;
     }
     assert!(message(ada.get("key", None).await) != "no error");
     assert!(message(lab.login("ada", "second").await).contains("authentication failed"));
@@ -315,12 +311,7 @@ async fn many_users(lab: &Lab) {
         .await
         .expect("logged in");
     client.put("key", "value", None).await.expect("put");
-    let removed = users
-        .iter()
-        .map(|user| Etcd.change_user(lab.site(), UserChange::Remove(&user.name)));
-    for removed in join_all(removed).await {
-        removed.expect("removed");
-    }
+    join_all(users.iter().map(|user| remove_user(lab, &user.name))).await;
     let users = lab.root().await.user_list().await.expect("users");
     assert_eq!(users.users(), ["root"]);
     let roles = lab.root().await.role_list().await.expect("roles");
@@ -593,11 +584,8 @@ async fn restores(from: &str, to: &str) {
 }
 
 async fn verify(lab: &Lab, access: Access, expected: &SnapshotContent) -> Result<(), EngineError> {
-    Etcd.verify(
-        Site::with_access(&lab.deployment, &lab.secrets, access),
-        expected,
-    )
-    .await
+    let site = Site::with_access(&lab.deployment, &lab.secrets, access);
+    answered(|| Etcd.verify(site, expected)).await
 }
 
 async fn wrong_content_is_noticed(lab: &Lab, right: &SnapshotContent) {

@@ -313,9 +313,7 @@ async fn gives_a_repeated_user_the_same_rights(version: &str) {
     }
     let role = lab.root().await.role_get("app").await.expect("a role");
     assert_eq!(role.permissions().len(), 1);
-    Etcd.change_user(lab.site(), UserChange::Remove("app"))
-        .await
-        .expect("removed");
+    remove_user(&lab, "app").await;
     let roles = lab.root().await.role_list().await.expect("roles");
     assert!(roles.roles().iter().all(|role| role == "root"));
 }
