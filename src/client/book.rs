@@ -129,6 +129,10 @@ pub struct Instance {
     pub tags: Vec<String>,
     /// The last that was asked for.
     pub last: Last,
+    /// The broker's word for the newest operation on it that was asked for here. What was done at once has none,
+    /// so this may be older than `last`.
+    #[serde(default)]
+    pub operation: Option<String>,
     /// Its keys.
     #[serde(default)]
     pub keys: Vec<Key>,
@@ -290,7 +294,12 @@ impl Book {
                     continue;
                 }
                 match key {
-                    None => of.last = last.clone(),
+                    None => {
+                        of.last = last.clone();
+                        if let Said::Accepted(Some(operation)) = &last.said {
+                            of.operation = Some(operation.clone());
+                        }
+                    }
                     Some(id) => {
                         let keys = of.keys.iter_mut().filter(|k| k.id == id);
                         keys.for_each(|key| key.last = last.clone());

@@ -75,6 +75,7 @@ impl Session {
             space,
             tags: new.tags,
             last: Last::asked(Kind::Create),
+            operation: None,
             keys: Vec::new(),
         };
         self.book.add(&instance)?;
@@ -117,6 +118,7 @@ impl Session {
             space: self.space.clone(),
             tags: Vec::new(),
             last: Last::done(Kind::Create),
+            operation: None,
             keys: Vec::new(),
         };
         let found = self.osb.fetch(Resource::of(&instance)).await?;

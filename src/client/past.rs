@@ -24,7 +24,9 @@ impl Session {
     ) -> (Option<Value>, Option<Value>, Option<Value>) {
         let last = &instance.last;
         match self.api_of_platform(&instance.id).await {
-            Ok(Some(api)) => tokio::join!(times(&api, last), restored(&api), elsewhere(&api, last)),
+            Ok(Some(api)) => {
+                tokio::join!(times(&api, last), restored(&api), elsewhere(&api, instance))
+            }
             _ => (None, None, None),
         }
     }
@@ -65,9 +67,9 @@ async fn times(api: &Compose<'_>, last: &Last) -> Option<Value> {
     recipe["created_at"].is_string().then_some(recipe)
 }
 
-/// The newest task that changed an instance, unless it is the last operation that this machine asked for: what
+/// The newest task that changed an instance, unless it is the newest operation that this machine asked for: what
 /// the page or another machine had done.
-async fn elsewhere(api: &Compose<'_>, last: &Last) -> Option<Value> {
+async fn elsewhere(api: &Compose<'_>, instance: &Instance) -> Option<Value> {
     let mut told = api.about("recipes").await.ok()?;
     let Value::Array(recipes) = told["_embedded"]["recipes"].take() else {
         return None;
@@ -81,8 +83,11 @@ async fn elsewhere(api: &Compose<'_>, last: &Last) -> Option<Value> {
         is_asked && !is_of_a_key && recipe["template"] == TEMPLATE_OF_CHANGES
     };
     let newest = recipes.into_iter().find(changes)?;
-    let is_ours = matches!(&last.said, Said::Accepted(Some(ours)) if newest["id"] == *ours);
-    (!is_ours).then_some(newest)
+    let ours = match &instance.last.said {
+        Said::Accepted(Some(ours)) => Some(ours),
+        _ => instance.operation.as_ref(),
+    };
+    (!ours.is_some_and(|ours| newest["id"] == *ours)).then_some(newest)
 }
 
 /// Writes down when an operation began and when it last came further, where that is told.

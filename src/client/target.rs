@@ -119,6 +119,7 @@ impl Session {
             space: text(&told["owner"]["space"]),
             tags: Vec::new(),
             last: Last::done(Kind::Create),
+            operation: None,
             keys: Vec::new(),
         }
     }

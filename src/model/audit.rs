@@ -139,7 +139,7 @@ pub struct AuditEntry {
     /// What: the name of the operation's kind, or one of [`AtOnce`], or one of
     /// [`Accessed`](super::trail::Accessed).
     ///
-    /// [`words_of_action`](super::deed::words_of_action) says it in words.
+    /// [`AuditEntry::words`] says it in words.
     pub action: String,
     /// The door that it came through, or the broker itself.
     pub origin: Origin,
@@ -161,4 +161,6 @@ pub struct AuditEntry {
     pub address: Option<String>,
     /// How many it stands for; more than one where somebody did the same again and again.
     pub times: i64,
+    /// What the operation does, in words, where that is more than its kind says.
+    pub words: Option<String>,
 }

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use super::{
-    audit::AtOnce,
+    audit::{AtOnce, AuditEntry},
     operation::{Operation, OperationKind},
     origin::Origin,
     sentence::capitalized,
@@ -125,8 +125,15 @@ impl Accessed {
     }
 }
 
+impl AuditEntry {
+    /// What it tells of.
+    pub fn words(&self) -> String {
+        (self.words.clone()).unwrap_or_else(|| words_of_action(&self.action))
+    }
+}
+
 /// What an entry of the audit tells of, by its action. One that a later version wrote down keeps its name.
-pub fn words_of_action(action: &str) -> String {
+fn words_of_action(action: &str) -> String {
     let operation = OperationKind::parse(action).map(OperationKind::words);
     let at_once = || AtOnce::parse(action).map(AtOnce::words);
     let accessed = || Accessed::parse(action).map(Accessed::words);

@@ -36,6 +36,7 @@ struct Row {
     backup_id: Option<String>,
     address: Option<String>,
     times: i64,
+    words: Option<String>,
 }
 
 impl Row {
@@ -59,12 +60,14 @@ impl Row {
             backup: backup.transpose()?,
             address: self.address,
             times: self.times,
+            words: self.words,
         })
     }
 }
 
 /// Writes down that an operation was accepted, and for whom.
 pub(super) fn accepted(conn: &mut Conn<'_>, operation: &Operation) -> Result<(), StoreError> {
+    let words = operation.words();
     let entry = Entry {
         at: operation.created_at,
         action: operation.kind.as_str(),
@@ -74,6 +77,7 @@ pub(super) fn accepted(conn: &mut Conn<'_>, operation: &Operation) -> Result<(),
         operation: operation.id.as_str(),
         backup: operation.backup.as_ref().map(BackupId::as_str),
         times: 1,
+        words: Some(&*words).filter(|words| *words != operation.kind.words()),
     };
     let caller = conn.caller.clone();
     add(conn, &entry, caller)
@@ -118,6 +122,7 @@ fn add_done(
         operation: "",
         backup: backup.map(BackupId::as_str),
         times: 1,
+        words: None,
     };
     let caller = conn.caller.clone();
     add(conn, &entry, caller)
@@ -135,6 +140,7 @@ pub fn accessed(conn: &mut Conn<'_>, told: &CountedAccess) -> Result<(), StoreEr
         operation: "",
         backup: access.backup.as_ref().map(BackupId::as_str),
         times: told.times.into(),
+        words: None,
     };
     let caller = Caller {
         platform: access.platform.clone(),
@@ -199,6 +205,7 @@ pub fn ordered(
         operation: operation.id.as_str(),
         backup: None,
         times: 1,
+        words: None,
     };
     let caller = conn.caller.clone();
     add(conn, &entry, caller)
@@ -213,6 +220,7 @@ struct Entry<'a> {
     operation: &'a str,
     backup: Option<&'a str>,
     times: i64,
+    words: Option<&'a str>,
 }
 
 fn add(conn: &mut Conn<'_>, entry: &Entry<'_>, caller: Caller) -> Result<(), StoreError> {
@@ -229,6 +237,7 @@ fn add(conn: &mut Conn<'_>, entry: &Entry<'_>, caller: Caller) -> Result<(), Sto
         audit::backup_id.eq(entry.backup),
         audit::address.eq(caller.address.map(|address| address.to_string())),
         audit::times.eq(entry.times),
+        audit::words.eq(entry.words),
     ));
     each!(conn, |c| Prepared(insert).execute(c))?;
     Ok(())

@@ -183,6 +183,7 @@ diesel::table! {
         backup_id -> Nullable<Text>,
         address -> Nullable<Text>,
         times -> BigInt,
+        words -> Nullable<Text>,
     }
 }
 

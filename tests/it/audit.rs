@@ -11,6 +11,7 @@ use crate::{
     control::now,
     inside::Inside,
     transport::description,
+    updates::updated,
 };
 
 /// The request of a user of a platform.
@@ -220,4 +221,15 @@ async fn what_is_done_at_once_is_written_down_too() {
             "Another schedule of backups"
         ]
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_is_told_by_what_it_did() {
+    let broker = TestBroker::in_memory().await;
+    broker.provision("i", json!({})).await;
+    updated(&broker, json!({ "parameters": { "units": 2 } })).await;
+    let told = entries(&broker, "?instance=i").await;
+    let told = told.iter().find(|entry| entry["action"] == "update");
+    let told = told.expect("an entry of the update");
+    assert_eq!(told["what"], "Scale deployment to 2 units");
 }

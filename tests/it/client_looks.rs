@@ -176,6 +176,23 @@ async fn what_was_done_elsewhere_is_told_beside_the_last_operation() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_asked_for_here_is_no_task_of_others() {
+    let broker = TestBroker::in_memory().await;
+    let user = User::of_broker(&broker);
+    user.makes_database().await;
+    let protect = [
+        "update-service",
+        "db",
+        "-c",
+        r#"{"delete_protection":true}"#,
+    ];
+    user.does(&protect).await;
+    let told = user.asks(&["service", "db"]).await;
+    assert_eq!(told["last_operation"]["type"], "update", "{told}");
+    assert_eq!(told["last_task"], json!(null), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_operator_sees_into_instances_that_this_machine_does_not_know() {
     let broker = TestBroker::start().await;
     let owner = User::of_broker(&broker);

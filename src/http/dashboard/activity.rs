@@ -25,7 +25,6 @@ use crate::{
     model::{
         alert::Alert,
         audit::AuditEntry,
-        deed::words_of_action,
         holder::Holder,
         ids::{InstanceId, LogfileId},
         instance::InstanceState,
@@ -421,7 +420,7 @@ fn entry_rows(view: &InstanceView, of: AuditPage, is_operator: bool) -> Vec<Entr
             entry.backup.map(|id| format!("backup {id}")),
         ];
         let about: Vec<String> = about.into_iter().flatten().collect();
-        let what = words_of_action(&entry.action);
+        let what = entry.words();
         EntryRow {
             id: entry.id,
             at: Moment::new(entry.at, view.now),

@@ -27,7 +27,6 @@ use crate::{
     broker::{AuditQuery, Finding, OwnerFinding, Repaired, Stray, Unknown, VersionInUse},
     model::{
         audit::AuditEntry,
-        deed::words_of_action,
         ids::{BackupId, BindingId, DeploymentId, InstanceId, OperationId},
         instance::Names,
         tenant::Tenant,
@@ -422,7 +421,7 @@ fn entry(entry: AuditEntry, names: &Names) -> Entry {
     Entry {
         id: entry.id,
         at: time(entry.at),
-        what: words_of_action(&entry.action),
+        what: entry.words(),
         action: entry.action,
         origin: entry.origin.as_str().to_owned(),
         instance_name: name.cloned(),

@@ -12,10 +12,7 @@ use crate::{
         show::Moment,
     },
     http::request::query,
-    model::{
-        audit::AuditEntry, deed::words_of_action, instance::Names, limits::ROWS_ON_A_PAGE,
-        session::Session,
-    },
+    model::{audit::AuditEntry, instance::Names, limits::ROWS_ON_A_PAGE, session::Session},
 };
 
 #[derive(Template)]
@@ -108,7 +105,7 @@ fn row(of: AuditEntry, names: &Names, now: chrono::DateTime<chrono::Utc>) -> Row
     Row {
         id: of.id,
         at: Moment::new(of.at, now),
-        what: words_of_action(&of.action),
+        what: of.words(),
         times: (of.times > 1).then(|| format!("{} times", of.times)),
         who: match (of.user, of.platform) {
             (Some(user), Some(platform)) => format!("{user} ({platform})"),
