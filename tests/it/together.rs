@@ -3,10 +3,16 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use compose_broker::{app::Surroundings, model::operation::OperationKind, seal::KeyRing};
+use chrono::{NaiveDateTime, TimeDelta};
+use compose_broker::{
+    app::Surroundings,
+    model::{limits::LEASE, operation::OperationKind},
+    seal::KeyRing,
+};
 use diesel::{
-    Connection as _, PgConnection, QueryableByName, RunQueryDsl as _, sql_query,
-    sql_types::{BigInt, Bool, Text},
+    Connection as _, OptionalExtension as _, PgConnection, QueryableByName, RunQueryDsl as _,
+    sql_query,
+    sql_types::{BigInt, Bool, Text, Timestamp},
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -18,8 +24,9 @@ use crate::{
         new_folder, text, with_one_backup,
     },
     catalog::catalog_file,
-    control::Script,
+    control::{Script, TestClock},
     database::Database,
+    line::Line,
     pages::Visitor,
     postgres,
     process::free_port,
@@ -111,6 +118,17 @@ impl Common {
         sql_query(of_instance).load(&mut inside).expect("rows")
     }
 
+    /// Who has the operation of an instance that goes on, and until when; none while nobody has it.
+    fn claim(&self, instance: &str) -> Option<Claim> {
+        let mut inside = PgConnection::establish(&self.url).expect("a connection");
+        let of_instance = format!(
+            "SELECT epoch, lease_until AS ends FROM operations
+             WHERE instance_id = '{instance}' AND lease_until IS NOT NULL"
+        );
+        let claim = sql_query(of_instance).get_result(&mut inside);
+        claim.optional().expect("rows")
+    }
+
     /// Rows of an instance that is gone.
     fn left_of(&self, instance: &str) -> i64 {
         let mut inside = PgConnection::establish(&self.url).expect("a connection");
@@ -137,6 +155,15 @@ impl Common {
 struct Counted {
     #[diesel(sql_type = BigInt)]
     count: i64,
+}
+
+/// How often an operation was claimed, and when the last claim ends, by the database's clock.
+#[derive(QueryableByName)]
+struct Claim {
+    #[diesel(sql_type = BigInt)]
+    epoch: i64,
+    #[diesel(sql_type = Timestamp)]
+    ends: NaiveDateTime,
 }
 
 /// An operation, as the store has it.
@@ -347,4 +374,74 @@ async fn who_signed_in_at_one_broker_is_known_at_the_other_and_a_link_is_good_on
     assert_eq!(out.status, StatusCode::SEE_OTHER, "{out:?}");
     assert!(!there.is_in(page).await);
     one.deprovision("mine").await;
+}
+
+/// When a claim ends is told by the database's clock: nobody takes work from its worker because another clock says
+/// that the claim is over, and nobody waits a minute longer for a worker that is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn clocks_a_minute_apart_neither_end_a_claim_nor_lengthen_it() {
+    let apart = [(0, 60), (60, 0), (0, -60), (-60, 0)];
+    futures::future::join_all(apart.map(|(of_worker, of_other)| async move {
+        let Some(common) = Common::new() else {
+            return;
+        };
+        a_claim_under_skew(&common, of_worker, of_other).await;
+    }))
+    .await;
+}
+
+async fn a_claim_under_skew(common: &Common, of_worker: i64, of_other: i64) {
+    let what = format!("worker {of_worker} s ahead, other {of_other} s");
+    let clocks = [of_worker, of_other].map(|seconds| {
+        let clock = TestClock::default();
+        clock.shift(TimeDelta::seconds(seconds));
+        clock
+    });
+    let (line, url) = Line::to_server_of(&common.url);
+    let script = Script::default();
+    let held = script.hold(OperationKind::Provision, "start");
+    let worker = common.broker_at(&url, script.surroundings_at(&clocks[0]));
+    let worker = worker.await;
+    let accepted = worker.put_instance("i", json!({})).await;
+    assert_eq!(
+        accepted.status,
+        StatusCode::ACCEPTED,
+        "{what}: {accepted:?}"
+    );
+    let claim = || async { common.claim("i") };
+    let first = eventually("a claim", claim).await;
+    let other = common
+        .broker_at(&common.url, clocks[1].surroundings())
+        .await;
+    // The other one has had time enough to take it, were it over.
+    let renewed = eventually("a claim that is older than it lasts", || async {
+        let now = common.claim("i").expect("a claim");
+        let lasts = now.ends - first.ends > TimeDelta::from_std(LEASE).expect("a time");
+        lasts.then_some(now)
+    })
+    .await;
+    assert_eq!(renewed.epoch, first.epoch, "{what}");
+
+    line.cut();
+    let cut = tokio::time::Instant::now();
+    let taken = eventually("a claim of the other", || async {
+        common.claim("i").filter(|claim| claim.epoch > first.epoch)
+    })
+    .await;
+    let took = cut.elapsed();
+    assert!(took < 2 * LEASE, "{what}: {took:?}");
+    assert!(taken.ends > renewed.ends, "{what}");
+    let end = other.instance_end("i", &accepted.body).await;
+    assert_eq!(end["state"], "succeeded", "{what}: {end}");
+    // The one that comes back finds that it is another's, and done.
+    line.mend();
+    drop(held);
+    other.deprovision("i").await;
+    eventually("a worker that serves again", || async {
+        let asked = worker.anonymous(Method::GET, "/readyz").send().await;
+        asked.is_ok_and(|a| a.status().is_success()).then_some(())
+    })
+    .await;
+    assert_eq!(other.running(), Vec::<String>::new(), "{what}");
+    assert_eq!(common.left_of("i"), 0, "{what}");
 }
