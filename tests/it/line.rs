@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
     time::Duration,
@@ -35,6 +35,8 @@ struct State {
     cuts_then: AtomicBool,
     /// What is answered instead of what: as many bytes.
     lie: Mutex<Option<(String, String)>>,
+    /// How often the server has said that it is ready for what comes next.
+    answers: AtomicU64,
     /// Both ends of each connection that there was.
     ends: Mutex<Vec<UnixStream>>,
 }
@@ -91,6 +93,11 @@ impl Line {
         self.state.loses_commit.store(true, Ordering::SeqCst);
     }
 
+    /// How often somebody has waited for the server, over all connections.
+    pub fn round_trips(&self) -> u64 {
+        self.state.answers.load(Ordering::SeqCst)
+    }
+
     /// Whether that commit has come.
     pub fn has_lost_commit(&self) -> bool {
         !self.state.loses_commit.load(Ordering::SeqCst)
@@ -140,6 +147,7 @@ fn accept_all(listener: &UnixListener, server: &PathBuf, state: &Arc<State>) {
         thread::spawn(move || {
             pass(from_server, client, &of_server, |bytes| {
                 of_server.replace(bytes);
+                of_server.count(bytes);
                 !is_lost.load(Ordering::SeqCst)
             });
         });
@@ -154,6 +162,14 @@ impl State {
         if let Some(at) = windows.position(|part| part == of.as_bytes()) {
             bytes[at..at + of.len()].copy_from_slice(instead.as_bytes());
         }
+    }
+
+    /// `ReadyForQuery` of its protocol, which ends each of its answers: a letter, five bytes with this length, and
+    /// how the transaction stands.
+    fn count(&self, bytes: &[u8]) {
+        let is_end = |part: &&[u8]| part[..5] == *b"Z\0\0\0\x05" && b"ITE".contains(&part[5]);
+        let ends = bytes.windows(6).filter(is_end).count();
+        self.answers.fetch_add(ends as u64, Ordering::SeqCst);
     }
 
     fn wait_while_it_hangs(&self) {

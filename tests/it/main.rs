@@ -114,6 +114,7 @@ mod restore_keys;
 mod restores;
 mod rolling;
 mod room;
+mod round_trips;
 mod s3;
 mod s3_faults;
 mod s3_story;
