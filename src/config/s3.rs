@@ -283,7 +283,7 @@ fn checked_region(text: String) -> Result<String, ConfigError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use clap::Parser;
 
     use super::*;
@@ -294,9 +294,14 @@ mod tests {
         flags: S3Flags,
     }
 
+    /// The flags of a command line.
+    pub(in crate::config) fn flags_of(line: &[&str]) -> S3Flags {
+        let line = ["test"].into_iter().chain(line.iter().copied());
+        Command::parse_from(line).flags
+    }
+
     fn check(flags: &[&str], variables: &[(&str, &str)]) -> Result<S3Settings, ConfigError> {
-        let line = ["test"].into_iter().chain(flags.iter().copied());
-        let flags = Command::parse_from(line).flags;
+        let flags = flags_of(flags);
         let variable = |name: &str| {
             let found = variables.iter().find(|(variable, _)| *variable == name);
             found.map(|(_, value)| (*value).to_owned())

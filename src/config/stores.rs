@@ -59,19 +59,11 @@ impl<'a> StoreAddresses<'a> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-
-    #[derive(Parser)]
-    struct Command {
-        #[command(flatten)]
-        flags: S3Flags,
-    }
+    use crate::config::s3::tests::flags_of;
 
     fn read<T>(address: &str, then: impl FnOnce(Result<SharedPlace, String>) -> T) -> T {
-        let line = ["test", "--s3-endpoint", "https://s3.test", "--s3-region=x"];
-        let flags = Command::parse_from(line).flags;
+        let flags = flags_of(&["--s3-endpoint", "https://s3.test", "--s3-region=x"]);
         let stores = StoreAddresses::check(&flags, AwsSettings::default()).expect("settings");
         then(stores.place(address))
     }
