@@ -179,12 +179,8 @@ async fn tells_by_last_words_what_cannot_be_used(version: &str) {
     let words = fs::read_to_string(home.join("log")).expect("a log");
     assert!(!(PROFILE.tells_damage)(&words), "{words}");
     for (harm, harm_it) in HARMS {
-        fs::remove_dir_all(&data).expect("removed");
-        copy(&good, &data);
-        harm_it(&data);
         println!("{version}: {harm}");
-        lab.begin(2);
-        let words = lab.last_words(2).await;
+        let words = last_words_after(&mut lab, harm_it, &good).await;
         assert!((PROFILE.tells_damage)(&words), "{version}, {harm}: {words}");
     }
     // So does one that was removed while it was away.
@@ -194,7 +190,7 @@ async fn tells_by_last_words_what_cannot_be_used(version: &str) {
         .await
         .expect("removed");
     lab.begin(2);
-    let words = lab.last_words(2).await;
+    let words = lab.last_words(2).await.expect("an end");
     assert!((PROFILE.tells_damage)(&words), "{version}: {words}");
     // What may pass does not.
     let port = addresses::client(&lab.deployment.members[2]).port;
@@ -202,9 +198,31 @@ async fn tells_by_last_words_what_cannot_be_used(version: &str) {
     fs::remove_dir_all(&data).expect("removed");
     lab.deployment.members[2].membership = Membership::New;
     lab.begin(2);
-    let words = lab.last_words(2).await;
+    let words = lab.last_words(2).await.expect("an end");
     drop(taken);
     assert!(!(PROFILE.tells_damage)(&words), "{version}: {words}");
+}
+
+/// How often a member may be brought what it lacks before a harm is none.
+const HEALED_MAX: usize = 5;
+
+/// What the last member prints that was harmed. Another leader than the one that it had told what it has brings it
+/// what it lacks, and it goes on: on a busy machine the members take another one now and then. That one knows what
+/// the member has by then, so it is harmed anew.
+async fn last_words_after(lab: &mut Lab, harm_it: impl Fn(&Path), good: &Path) -> String {
+    let data = lab.home("m2").join("data");
+    for _ in 0..HEALED_MAX {
+        fs::remove_dir_all(&data).expect("removed");
+        copy(good, &data);
+        harm_it(&data);
+        lab.begin(2);
+        if let Some(words) = lab.last_words(2).await {
+            return words;
+        }
+        fs::remove_dir_all(good).expect("removed");
+        copy(&data, good);
+    }
+    panic!("the member goes on");
 }
 
 async fn gives_signs_of_life(version: &str) {
