@@ -415,12 +415,12 @@ fn task_rows(view: &InstanceView, of: TasksPage, is_operator: bool) -> Vec<TaskR
 /// Addresses are the operator's to see: users of one instance need not know each other's.
 fn entry_rows(view: &InstanceView, of: AuditPage, is_operator: bool) -> Vec<EntryRow> {
     let row = |entry: AuditEntry| {
+        let what = entry.words();
         let about = [
             entry.binding.map(|id| format!("binding {id}")),
             entry.backup.map(|id| format!("backup {id}")),
         ];
         let about: Vec<String> = about.into_iter().flatten().collect();
-        let what = entry.words();
         EntryRow {
             id: entry.id,
             at: Moment::new(entry.at, view.now),

@@ -97,6 +97,7 @@ pub async fn page(
 }
 
 fn row(of: AuditEntry, names: &Names, now: chrono::DateTime<chrono::Utc>) -> Row {
+    let what = of.words();
     let about = [
         of.binding.map(|id| format!("binding {id}")),
         of.backup.map(|id| format!("backup {id}")),
@@ -105,7 +106,7 @@ fn row(of: AuditEntry, names: &Names, now: chrono::DateTime<chrono::Utc>) -> Row
     Row {
         id: of.id,
         at: Moment::new(of.at, now),
-        what: of.words(),
+        what,
         times: (of.times > 1).then(|| format!("{} times", of.times)),
         who: match (of.user, of.platform) {
             (Some(user), Some(platform)) => format!("{user} ({platform})"),
