@@ -19,12 +19,12 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::model::{limits::CLOCK_DOWNTIME_MAX, trust::Reading};
+use crate::model::{limits::CLOCK_DOWNTIME_MAX, trust::ClockReading};
 
 /// Tells the time. Everything that stores or compares a time of day asks the clock it was given;
 /// pauses and time-outs run on the machine's monotonic clock instead.
 #[derive(Clone)]
-pub struct Clock(Arc<dyn Fn() -> Reading + Send + Sync>);
+pub struct Clock(Arc<dyn Fn() -> ClockReading + Send + Sync>);
 
 impl Clock {
     /// The machine's clock.
@@ -37,7 +37,7 @@ impl Clock {
     pub fn new(tell: impl Fn() -> DateTime<Utc> + Send + Sync + 'static) -> Self {
         Self::read_by(move || {
             let time = tell();
-            Reading {
+            ClockReading {
                 time,
                 elapsed: time - DateTime::UNIX_EPOCH,
                 boot: "a test's".to_owned(),
@@ -46,7 +46,7 @@ impl Clock {
     }
 
     /// A clock that is read by `read`.
-    pub fn read_by(read: impl Fn() -> Reading + Send + Sync + 'static) -> Self {
+    pub fn read_by(read: impl Fn() -> ClockReading + Send + Sync + 'static) -> Self {
         Self(Arc::new(read))
     }
 
@@ -61,12 +61,12 @@ impl Clock {
             let said = fs::read_to_string(&file).ok();
             let said =
                 said.and_then(|text| text.trim_start_matches('\u{feff}').trim().parse().ok());
-            let Reading { time, elapsed, .. } = machine(boot.clone());
+            let ClockReading { time, elapsed, .. } = machine(boot.clone());
             let mut moved = moved.lock().unwrap_or_else(PoisonError::into_inner);
             let said = said.map(|s| TimeDelta::try_seconds(s).unwrap_or_default());
             let now = Moved::after(*moved, said);
             *moved = Some(now);
-            Reading {
+            ClockReading {
                 time: time.checked_add_signed(now.by).unwrap_or(time),
                 elapsed: elapsed + now.passed,
                 boot: boot.clone(),
@@ -80,7 +80,7 @@ impl Clock {
     }
 
     /// The time now, and what has passed.
-    pub fn read(&self) -> Reading {
+    pub fn read(&self) -> ClockReading {
         (self.0)()
     }
 }
@@ -119,10 +119,10 @@ impl Moved {
     }
 }
 
-fn machine(boot: String) -> Reading {
+fn machine(boot: String) -> ClockReading {
     let since_boot = clock_gettime(ClockId::Boottime);
     let seconds = TimeDelta::try_seconds(since_boot.tv_sec).unwrap_or_default();
-    Reading {
+    ClockReading {
         time: Utc::now(),
         elapsed: seconds + TimeDelta::nanoseconds(since_boot.tv_nsec),
         boot,

@@ -317,6 +317,14 @@ pub fn there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
+/// The same, also where a file lies on the way.
+pub fn there_if_anything_can_be<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(error) if is_absent(&error) => Ok(None),
+        found => found.map(Some),
+    }
+}
+
 /// Whether nothing can be there, also because what would be a folder on the way is a file.
 pub fn is_absent(error: &io::Error) -> bool {
     matches!(

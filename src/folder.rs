@@ -18,7 +18,9 @@ pub struct FolderId {
 impl FolderId {
     /// What a path leads to now; none when nothing is there.
     pub fn of(path: &Path) -> io::Result<Option<Self>> {
-        Ok(there(fs::metadata(path))?.as_ref().map(Self::from))
+        Ok(disk::there_if_anything_can_be(fs::metadata(path))?
+            .as_ref()
+            .map(Self::from))
     }
 }
 
@@ -33,7 +35,7 @@ impl From<&fs::Metadata> for FolderId {
 
 /// Reads a folder's marker; none where there is none.
 pub fn marker(folder: &Path) -> io::Result<Option<Marker>> {
-    let text = there(fs::read(folder.join(MARKER)))?;
+    let text = disk::there_if_anything_can_be(fs::read(folder.join(MARKER)))?;
     Ok(text.map(|text| serde_json::from_slice(&text)).transpose()?)
 }
 
@@ -69,15 +71,6 @@ pub fn original_of(folder: &Path, marker: &Marker) -> io::Result<Option<std::pat
     };
     let is_another = same_marker && FolderId::of(path)? != FolderId::of(folder)?;
     Ok(is_another.then(|| path.to_owned()))
-}
-
-/// `None` for what is not there, also where a file lies on the way.
-fn there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
-    match found {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if disk::is_absent(&error) => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ use crate::{
     model::{
         failure::chain,
         limits::{CLOCK_GRACE, CLOCK_KEPT_EVERY, CLOCK_LOOK, CLOCK_MARGIN},
-        trust::{Doubt, KnownTime, Reading, Trusted},
+        trust::{ClockReading, Doubt, KnownTime, Trusted},
     },
     store::{self, Conn, Store, StoreError},
 };
@@ -148,7 +148,7 @@ impl Timekeeper {
             .await
     }
 
-    fn look(&self) -> (KnownTime, Reading) {
+    fn look(&self) -> (KnownTime, ClockReading) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let reading = self.clock.read();
         let after = known.after(&reading);

@@ -22,7 +22,7 @@ use crate::{
     seal::KeyRing,
     store::{
         self, Store,
-        register::{Due, Written},
+        register::{DueRegisters, Written},
     },
 };
 
@@ -71,7 +71,7 @@ impl Calling {
 
     async fn look(&self) -> Result<(), RegistrarError> {
         loop {
-            let unsettled = Due::Unsettled(self.keys.first().to_owned());
+            let unsettled = DueRegisters::Unsettled(self.keys.first().to_owned());
             let due = self.due(unsettled).await?;
             let mut written = Vec::new();
             let done = self.write_all(&due, &mut written).await;
@@ -84,7 +84,7 @@ impl Calling {
                 break;
             }
         }
-        let due = self.due(Due::Calling(self.clock.now())).await?;
+        let due = self.due(DueRegisters::Calling(self.clock.now())).await?;
         let (mut written, mut called) = (Vec::new(), Vec::new());
         let done = self.call_over(&due, &mut written, &mut called).await;
         self.registrar.record(written, called).await?;
@@ -118,7 +118,7 @@ impl Calling {
     }
 
     /// What is due on the clusters that this broker looks after; on all, where it is the only one.
-    async fn due(&self, due: Due) -> Result<Vec<DeploymentId>, RegistrarError> {
+    async fn due(&self, due: DueRegisters) -> Result<Vec<DeploymentId>, RegistrarError> {
         let own = (!self.store.is_private()).then(|| {
             let own = looked_after(&self.provisioners);
             own.map(|(id, _)| id.clone()).collect::<Vec<_>>()

@@ -29,7 +29,7 @@ use crate::{
     registrar::{Registrar, RegistrarError},
     store::{
         self, Conn, Store, StoreError,
-        mirror::{Due, Holder},
+        mirror::{CopyHolder, DueCopy},
     },
 };
 
@@ -241,7 +241,7 @@ impl Mirroring {
         }
     }
 
-    async fn copy(&self, due: &Due) -> Result<(), MirrorError> {
+    async fn copy(&self, due: &DueCopy) -> Result<(), MirrorError> {
         let (manifest, begun) = (&due.manifest, self.clock.now());
         let id = &manifest.backup_id;
         let mut read_at = due.read_at;
@@ -323,9 +323,9 @@ impl Mirroring {
     }
 }
 
-fn holder(conn: &mut Conn<'_>, broker: &str, own: DateTime<Utc>) -> Result<Holder, StoreError> {
+fn holder(conn: &mut Conn<'_>, broker: &str, own: DateTime<Utc>) -> Result<CopyHolder, StoreError> {
     let now = store::time::of_store(conn, own)?;
-    Ok(Holder {
+    Ok(CopyHolder {
         broker: broker.to_owned(),
         now,
         until: now + MIRROR_HELD,

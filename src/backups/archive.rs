@@ -24,8 +24,8 @@ use tokio_util::io::StreamReader;
 
 use super::{
     gauge::{Expecting, gauged},
-    manifest,
     name::ObjectName,
+    signature,
 };
 use crate::{
     model::{
@@ -73,7 +73,7 @@ pub fn download(content: ByteStream, manifest: &Manifest) -> ByteStream {
         ),
     };
     let content = gauged(content, expected);
-    let told = manifest::to_json(manifest);
+    let told = signature::to_json(manifest);
     let rest = [
         padding(bytes_in_file),
         header(MANIFEST_FILE, told.len() as u64, manifest),
@@ -99,7 +99,7 @@ pub fn about(manifest: &Manifest) -> u64 {
 
 /// What is the same as long as the bytes of the archive with that manifest are.
 pub fn tag(manifest: &Manifest) -> String {
-    let told = digest(&SHA256, &manifest::to_json(manifest));
+    let told = digest(&SHA256, &signature::to_json(manifest));
     let digits = &hex(told.as_ref())[..TAG_DIGITS];
     format!("{digits}-{REVISION}")
 }

@@ -8,10 +8,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    BackupStoreError, StoredBackup, Vault,
-    manifest::{self, Unfit},
-    register::check_signature,
-    signature::Signature,
+    BackupStoreError, StoredBackup, Vault, manifest,
+    signature::{Signature, Unfit, check_signature},
 };
 use crate::{
     model::{

@@ -3,12 +3,11 @@
 //! A signature is over all that a manifest says, but for the signature itself and what is sealed: that shows by
 //! itself, when it is opened, whether it was changed.
 
-use bytes::Bytes;
 use serde::Deserialize;
 
 use super::{
     cipher::{Identity, ObjectKey},
-    signature::{digest_of, signed_text, signed_text_of},
+    signature::{Signed, Unfit, check_signature, digest_of, signed, signed_text, signed_text_of},
 };
 use crate::{
     model::backup::{MANIFEST_FORMAT, MANIFEST_FORMAT_CLEAR, MANIFEST_FORMAT_TENANT, Manifest},
@@ -18,26 +17,20 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
-/// What signatures of manifests are made for.
-const PURPOSE: &str = "backup manifest";
-/// What of a manifest is not signed.
-const UNSIGNED: [&str; 3] = ["signature", "sealed_key", "sealed_credentials"];
+impl Signed for Manifest {
+    const PURPOSE: &'static str = "backup manifest";
+    const UNSIGNED: &'static [&'static str] = &["signature", "sealed_key", "sealed_credentials"];
 
-/// Why a text is no manifest that can be used.
-#[derive(Debug)]
-pub(super) enum Unfit {
-    /// It is not one.
-    Form(String),
-    /// Something in it does not open, or was not signed by this ring.
-    Seal(&'static str, SealError),
-}
+    fn signature(&self) -> Option<&str> {
+        self.signature.as_deref()
+    }
 
-/// A manifest in the form that is stored.
-pub(super) fn to_json(manifest: &Manifest) -> Bytes {
-    let mut text = serde_json::to_vec_pretty(manifest)
-        .expect("a manifest has only text keys and writing to memory does not fail");
-    text.push(b'\n');
-    text.into()
+    fn with_signature(self, signature: String) -> Self {
+        Self {
+            signature: Some(signature),
+            ..self
+        }
+    }
 }
 
 /// The manifest that `text` is; else the reason why it is none. Its signature is not looked at.
@@ -86,30 +79,16 @@ pub(super) fn check_own(text: &[u8], manifest: &Manifest, keys: &KeyRing) -> Res
     }
 }
 
-/// Whether the signature in `text`, which is that manifest, was made by a key of the ring.
-pub(super) fn check_signature(
-    text: &[u8],
-    manifest: &Manifest,
-    keys: &KeyRing,
-) -> Result<(), Unfit> {
-    let Some(signature) = &manifest.signature else {
-        return Err(Unfit::Form("it is not signed".to_owned()));
-    };
-    let signed = signed_text(text, &UNSIGNED).map_err(Unfit::Form)?;
-    keys.verify_named(PURPOSE, &signed, signature)
-        .map_err(|error| Unfit::Seal("its signature", error))
-}
-
 /// What tells a manifest, which is `text`, from an older one of the same backup: the same whatever key it is signed
 /// under. None where it is not signed.
 pub(super) fn digest(text: &[u8], manifest: &Manifest) -> Option<String> {
-    let signed = signed_text(text, &UNSIGNED).ok()?;
+    let signed = signed_text::<Manifest>(text).ok()?;
     (manifest.format != MANIFEST_FORMAT_CLEAR).then(|| digest_of(&signed))
 }
 
 /// The same of a manifest that the broker's store knows.
 pub(super) fn digest_of_known(manifest: &Manifest) -> Option<String> {
-    let signed = signed_text_of(manifest, &UNSIGNED);
+    let signed = signed_text_of(manifest);
     (manifest.format != MANIFEST_FORMAT_CLEAR).then(|| digest_of(&signed))
 }
 
@@ -120,15 +99,6 @@ pub(super) fn object_key(manifest: &Manifest, keys: &KeyRing) -> Result<ObjectKe
     };
     ObjectKey::open(keys, &Identity::from(manifest), sealed)
         .map_err(|error| Unfit::Seal("the key to its object", error))
-}
-
-/// The same manifest, signed under the ring's first key.
-pub(super) fn signed(manifest: Manifest, keys: &KeyRing) -> Manifest {
-    let told = signed_text_of(&manifest, &UNSIGNED);
-    Manifest {
-        signature: Some(keys.sign_named(PURPOSE, &told)),
-        ..manifest
-    }
 }
 
 /// What others than the broker are shown of a manifest, signed.

@@ -23,7 +23,7 @@ use crate::{
 
 /// What was put back of a backup.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PutBack {
+pub struct Healed {
     /// Bytes of its object; 0: that was whole.
     pub bytes: u64,
     /// The key that its manifest is sealed under now; none: that was whole.
@@ -52,11 +52,6 @@ impl Vault {
     fn mirror(&self) -> Result<&Self, BackupStoreError> {
         let none = || BackupStoreError::NotFound("of a mirror: there is none".to_owned());
         self.mirror.as_deref().ok_or_else(none)
-    }
-
-    /// Fails when the mirror is not the one that the broker knows, or cannot be asked.
-    pub async fn check_mirror(&self) -> Result<(), BackupStoreError> {
-        self.mirror()?.check().await
     }
 
     /// Whether all bytes of a backup's copy in the mirror are what was stored.
@@ -151,7 +146,7 @@ impl Vault {
         known: &Manifest,
         is_wanted: &IsWanted<'_>,
         now: DateTime<Utc>,
-    ) -> Result<Option<PutBack>, BackupStoreError> {
+    ) -> Result<Option<Healed>, BackupStoreError> {
         let Some(mirror) = self.mirror.as_deref() else {
             return Ok(None);
         };
@@ -170,7 +165,7 @@ impl Vault {
             }
             copy => copy?.1,
         };
-        let mut put_back = PutBack {
+        let mut put_back = Healed {
             bytes: 0,
             sealed_under: None,
         };

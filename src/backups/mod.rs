@@ -40,7 +40,7 @@ use tokio::sync::RwLock;
 use self::{
     cipher::ObjectKey,
     gauge::{Expecting, Measured, Measuring, gauged},
-    manifest::Unfit,
+    signature::Unfit,
     store::BackupStore,
 };
 use crate::{
@@ -74,7 +74,7 @@ pub use self::{
     cipher::Identity,
     copy::{CopiedBackup, CopyError, copy},
     error::BackupStoreError,
-    mirror::{IsWanted, PutBack},
+    mirror::{Healed, IsWanted},
     name::ObjectName,
     offline::{LookError, Looked, Suspect, Verdict, Wanted, verify},
     register::registered,
@@ -422,10 +422,10 @@ impl Vault {
         let renewed = manifest::renewed(manifest, &self.keys).map_err(opens)?;
         let manifest = renewed.unwrap_or_else(|| manifest.clone());
         let manifest = match manifest.stored.sealing {
-            Some(_) => manifest::signed(manifest, &self.keys),
+            Some(_) => signature::signed(manifest, &self.keys),
             None => manifest,
         };
-        let text = manifest::to_json(&manifest);
+        let text = signature::to_json(&manifest);
         if text.len() > MANIFEST_BYTES_MAX {
             // Better no backup than one whose manifest we would refuse to read.
             return Err(too_long(&name, MANIFEST_BYTES_MAX));
@@ -558,7 +558,7 @@ impl Vault {
                 return Err(BackupStoreError::of_seal(&name, what, error));
             }
         };
-        let text: Bytes = manifest::to_json(&renewed);
+        let text: Bytes = signature::to_json(&renewed);
         self.store.replace(&name, text).await?;
         // The older one is locked still, and this one is another version.
         self.lock(&renewed, now).await?;

@@ -21,8 +21,8 @@ use super::{
     attendance::{Attendance, RegisterSeen, Standing},
     cipher::{Identity, ObjectKey},
     gauge::{Expecting, Tally, gauged},
-    manifest::{self, Unfit},
-    signature::Signature,
+    manifest,
+    signature::{Signature, Unfit, check_signature},
     store::SharedPlace,
     unpacked,
 };
@@ -509,7 +509,7 @@ fn signature(text: &[u8], manifest: &Manifest, wanted: &Wanted) -> Result<Signat
     let Some(keys) = &wanted.keys else {
         return Ok(Signature::Unchecked(key));
     };
-    match manifest::check_signature(text, manifest, keys) {
+    match check_signature(text, manifest, keys) {
         Ok(()) => Ok(Signature::Good(key)),
         Err(Unfit::Seal(_, SealError::UnknownKey(key))) => Ok(Signature::Unchecked(key)),
         Err(unfit) => Err(told(unfit)),

@@ -5,9 +5,8 @@ use futures::{StreamExt as _, future::ready, stream};
 use serde::Deserialize;
 
 use super::{
-    BackupStoreError, ObjectName, Vault,
-    manifest::{self, Unfit},
-    signature::{signed_text, signed_text_of},
+    BackupStoreError, ObjectName, Vault, manifest,
+    signature::{Signed, Unfit, check_signature, signed, to_json},
 };
 use crate::{
     model::{
@@ -16,13 +15,24 @@ use crate::{
         limits::register::REGISTER_BYTES_MAX,
         register::{REGISTER_FORMAT, Register, Registered},
     },
-    seal::{KeyRing, key_of},
+    seal::key_of,
 };
 
-/// What signatures of registers are made for.
-const PURPOSE: &str = "register of backups";
-/// What of a register is not signed.
-const UNSIGNED: [&str; 1] = ["signature"];
+impl Signed for Register {
+    const PURPOSE: &'static str = "register of backups";
+    const UNSIGNED: &'static [&'static str] = &["signature"];
+
+    fn signature(&self) -> Option<&str> {
+        self.signature.as_deref()
+    }
+
+    fn with_signature(self, signature: String) -> Self {
+        Self {
+            signature: Some(signature),
+            ..self
+        }
+    }
+}
 
 /// What a register says of a backup that is there.
 pub fn registered(manifest: &Manifest) -> Registered {
@@ -119,33 +129,4 @@ fn parse(text: &[u8]) -> Result<Register, String> {
         ));
     }
     serde_json::from_slice(text).map_err(|error| error.to_string())
-}
-
-fn to_json(register: &Register) -> Bytes {
-    let mut text = serde_json::to_vec_pretty(register)
-        .expect("a register has only text keys and writing to memory does not fail");
-    text.push(b'\n');
-    text.into()
-}
-
-fn signed(register: Register, keys: &KeyRing) -> Register {
-    let told = signed_text_of(&register, &UNSIGNED);
-    Register {
-        signature: Some(keys.sign_named(PURPOSE, &told)),
-        ..register
-    }
-}
-
-/// Whether the signature of a register, which is `text`, was made by a key of the ring.
-pub(super) fn check_signature(
-    text: &[u8],
-    register: &Register,
-    keys: &KeyRing,
-) -> Result<(), Unfit> {
-    let Some(signature) = &register.signature else {
-        return Err(Unfit::Form("it is not signed".to_owned()));
-    };
-    let told = signed_text(text, &UNSIGNED).map_err(Unfit::Form)?;
-    keys.verify_named(PURPOSE, &told, signature)
-        .map_err(|error| Unfit::Seal("its signature", error))
 }

@@ -18,7 +18,7 @@ use crate::{
         instance::{Instance, Names},
         limits::{AUDIT_FORGOTTEN_AT_ONCE, AUDIT_ON_A_PAGE, AUDIT_PAGE_MAX},
         origin::Origin,
-        trail::{Access, Accessed, CountedAccess, Trail},
+        trail::{Accessed, AuditedAccess, CountedAccess, Trail},
     },
     store::{self, Store},
     timekeeper::Timekeeper,
@@ -74,7 +74,7 @@ impl Audit {
 
     /// Writes down that somebody got to see something, before they do. When the store does not take
     /// it, the log has it: a user who needs a backup because a disk is full must get it.
-    pub(super) async fn note(&self, access: Access) {
+    pub(super) async fn note(&self, access: AuditedAccess) {
         let now = self.clock.now();
         let entries = self.trail().notice(access, now);
         self.record(entries).await;
@@ -82,7 +82,7 @@ impl Audit {
 
     /// Writes down that what somebody showed at a door was not good.
     pub async fn note_refusal(&self, origin: Origin, address: Option<IpAddr>) {
-        let access = Access {
+        let access = AuditedAccess {
             what: Accessed::Refused,
             origin,
             instance: None,

@@ -30,7 +30,7 @@ use crate::{
         instance::{Instance, InstanceState, dashboard_url, normal_form},
         operation::{Operation, OperationKind, WaitsFor},
         origin::Origin,
-        trail::{Access, Accessed},
+        trail::{Accessed, AuditedAccess},
     },
     seal::{KeyRing, random_secret},
     store::{self, Conn, Store, StoreError},
@@ -367,7 +367,7 @@ impl Bindings {
         origin: Origin,
     ) {
         let caller = Caller::current();
-        let access = Access {
+        let access = AuditedAccess {
             what: Accessed::Credentials,
             origin,
             instance: Some(instance),

@@ -36,7 +36,7 @@ use crate::{
         holder::Holder,
         ids::{BackupId, DeploymentId, InstanceId},
         limits::{DOWNLOAD_CHUNKS_AHEAD, DOWNLOAD_LENGTHS_REMEMBERED_MAX, DOWNLOAD_STALL_MAX},
-        trail::{Access, Accessed},
+        trail::{Accessed, AuditedAccess},
     },
     store::{self, Store},
     stream::ByteStream,
@@ -68,7 +68,7 @@ pub struct BackupDownload {
     pub tag: String,
     backup: BackupId,
     manifest: Manifest,
-    access: Access,
+    access: AuditedAccess,
     taker: Taker,
 }
 

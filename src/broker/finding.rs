@@ -92,7 +92,7 @@ pub enum Finding {
 /// What was done about a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Repair {
+pub enum FindingRepair {
     /// What was missing was put back from the mirror.
     Healed,
     /// The backup counts as failed now.
@@ -116,5 +116,5 @@ pub struct Repaired {
     #[serde(flatten)]
     pub finding: Finding,
     /// What was done.
-    pub repair: Repair,
+    pub repair: FindingRepair,
 }

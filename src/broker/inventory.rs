@@ -162,8 +162,7 @@ impl Inventory {
 
     /// The rules of the plan of an instance.
     fn rules_of(&self, instance: &Instance) -> PlanRules {
-        let catalog = self.catalog.get();
-        catalog.rules_of(&instance.service_id, &instance.plan_id)
+        (self.catalog.get()).rules_of(&instance.service_id, &instance.plan_id)
     }
 
     /// The most units that one instance of an engine may have.

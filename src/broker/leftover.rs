@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::{
     BrokerError, BrokerParts,
-    finding::{Finding, Repair},
+    finding::{Finding, FindingRepair},
 };
 use crate::{
     backups::{BackupStoreError, Vault},
@@ -114,25 +114,25 @@ impl Leftovers {
         &self,
         backup: &BackupId,
         object: &str,
-    ) -> Result<Repair, BrokerError> {
+    ) -> Result<FindingRepair, BrokerError> {
         let (why, told) = (
             format!("{object} was gone"),
             (Origin::Operator, self.clock.now()),
         );
         match healing::heal(&self.store, &self.backups, backup, &why, told).await {
-            Ok(Some(_)) => Ok(Repair::Healed),
+            Ok(Some(_)) => Ok(FindingRepair::Healed),
             Ok(None) => self.mark_failed(backup).await,
             // One that is marked loses its copy in the mirror, too.
             Err(HealingError::Backups(error)) => {
                 log::error!(backup:% = backup;
                     "it is left as it is until its mirror can be asked: {}", chain(&error));
-                Ok(Repair::Left)
+                Ok(FindingRepair::Left)
             }
             Err(HealingError::Store(error)) => Err(error.into()),
         }
     }
 
-    async fn mark_failed(&self, backup: &BackupId) -> Result<Repair, BrokerError> {
+    async fn mark_failed(&self, backup: &BackupId) -> Result<FindingRepair, BrokerError> {
         let (id, now) = (backup.clone(), self.clock.now());
         let marked = self
             .store
@@ -146,9 +146,9 @@ impl Leftovers {
             })
             .await?;
         Ok(if marked {
-            Repair::MarkedFailed
+            FindingRepair::MarkedFailed
         } else {
-            Repair::Left
+            FindingRepair::Left
         })
     }
 
@@ -264,12 +264,12 @@ impl Leftovers {
         &self,
         deployment: &DeploymentId,
         backup: &BackupId,
-    ) -> Result<Repair, BrokerError> {
+    ) -> Result<FindingRepair, BrokerError> {
         if self.find(deployment, backup).await?.is_none() {
-            return Ok(Repair::Left);
+            return Ok(FindingRepair::Left);
         }
         self.registrar.remove_unknown(deployment, backup).await?;
-        Ok(Repair::Deleted)
+        Ok(FindingRepair::Deleted)
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{
         ids::{BackupId, BindingId, InstanceId},
         limits::DOWNLOAD_LINK_TTL,
         origin::Origin,
-        trail::{Access, Accessed},
+        trail::{Accessed, AuditedAccess},
     },
     seal::KeyRing,
     store::{self, Store},
@@ -39,8 +39,8 @@ impl Held {
         what: Accessed,
         instance: &InstanceId,
         backup: Option<&BackupId>,
-    ) -> Access {
-        Access {
+    ) -> AuditedAccess {
+        AuditedAccess {
             what,
             origin: self.origin,
             instance: Some(instance.clone()),

@@ -114,7 +114,7 @@ pub use download::{
 pub use estate::{ClusterSeen, Estate, EstatePage, EstateQuery, Estates, Late, Listed, Order};
 pub use expiry::Expiry;
 pub use fate::{Fate, Fates, Gone, Left};
-pub use finding::{Finding, Repair, Repaired};
+pub use finding::{Finding, FindingRepair, Repaired};
 pub use history::Histories;
 pub use instance::{DeprovisionRequest, FetchedInstance, InstanceLabels, Instances, Provisioned};
 pub use inventory::{Installed, Inventory, Kept, Versions};

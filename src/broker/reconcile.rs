@@ -12,7 +12,7 @@ use futures::TryStreamExt;
 use super::{
     BrokerError, BrokerParts,
     adopt::Strays,
-    finding::{Finding, Repair, Repaired},
+    finding::{Finding, FindingRepair, Repaired},
     leftover::Leftovers,
     oversight::Oversight,
 };
@@ -184,7 +184,7 @@ impl Reconciler {
         }
         if repaired
             .iter()
-            .any(|repaired| repaired.repair != Repair::Left)
+            .any(|repaired| repaired.repair != FindingRepair::Left)
         {
             let now = self.clock.now();
             self.store
@@ -201,7 +201,7 @@ impl Reconciler {
         finding: &Finding,
         unknown: Unknown,
         strays: &BTreeSet<DeploymentId>,
-    ) -> Result<Repair, BrokerError> {
+    ) -> Result<FindingRepair, BrokerError> {
         let delete = unknown == Unknown::Delete;
         Ok(match finding {
             Finding::BytesMissing { backup, object, .. } => {
@@ -214,28 +214,28 @@ impl Reconciler {
                 ..
             } => {
                 if *adoptable && self.leftovers.adopt(deployment, backup).await? {
-                    Repair::Adopted
+                    FindingRepair::Adopted
                 } else if unknown == Unknown::Keep
                     && !strays.contains(deployment)
                     && self.strays.keep(deployment, backup).await?
                 {
-                    Repair::Kept
+                    FindingRepair::Kept
                 } else if delete && !strays.contains(deployment) {
                     self.leftovers.delete(deployment, backup).await?
                 } else {
-                    Repair::Left
+                    FindingRepair::Left
                 }
             }
             Finding::WrongRegister { deployment, .. } => {
                 let written = self.registrar.write(deployment).await?;
                 let written = written.into_iter().collect();
                 self.registrar.record(written, Vec::new()).await?;
-                Repair::Rewritten
+                FindingRepair::Rewritten
             }
             Finding::DeploymentWithoutRow { .. }
             | Finding::RowWithoutDeployment { .. }
             | Finding::Abandoned { .. }
-            | Finding::Foreign { .. } => Repair::Left,
+            | Finding::Foreign { .. } => FindingRepair::Left,
         })
     }
 }

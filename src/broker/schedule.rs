@@ -13,7 +13,7 @@ use crate::{
     },
     store::{
         self, Conn, Store, StoreError,
-        schedule::{Due, Spoiled},
+        schedule::{DueSchedule, Spoiled},
     },
     timekeeper::Timekeeper,
 };
@@ -75,7 +75,7 @@ pub async fn back_up_due(
 /// What is due.
 struct Found {
     /// On clusters with a free place, which stand beside them, the one that has waited longest in front.
-    due: Vec<(String, Due)>,
+    due: Vec<(String, DueSchedule)>,
     /// Those that cannot be read.
     spoiled: Vec<Spoiled>,
     /// What is left beside the backups that are being taken.
@@ -153,7 +153,7 @@ fn accept_due(
 /// Returns whether a backup was accepted.
 fn accept(
     conn: &mut Conn<'_>,
-    due: &Due,
+    due: &DueSchedule,
     is_busy: bool,
     now: DateTime<Utc>,
 ) -> Result<bool, StoreError> {

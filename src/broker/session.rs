@@ -30,7 +30,7 @@ use crate::{
         secret::{Credentials, Secret},
         session::{OPERATOR_NAME, OpenedWith, READER_NAME, Scope, Session},
         throttle::{Door, Throttle},
-        trail::{Access, Accessed},
+        trail::{Accessed, AuditedAccess},
     },
     seal::{KeyRing, SealError, fingerprint, random_secret},
     store::{self, Conn, Store, StoreError},
@@ -250,7 +250,7 @@ impl Sessions {
         };
         // Somebody else may end the binding at this very moment.
         let user = self.user_of(session).await.ok();
-        let access = Access {
+        let access = AuditedAccess {
             what,
             origin: Origin::Dashboard,
             instance: match &session.scope {

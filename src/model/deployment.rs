@@ -199,11 +199,6 @@ impl Member {
         let address = self.addresses.get(port);
         address.expect("members are made with all ports of their engine")
     }
-
-    /// Whether it has a port of its engine: those of earlier versions may have fewer.
-    pub fn has_port(&self, port: &str) -> bool {
-        self.addresses.contains_key(port)
-    }
 }
 
 /// What users write down beside a deployment, for themselves; it does nothing.

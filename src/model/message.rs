@@ -86,7 +86,7 @@ impl fmt::Debug for Webhook {
 
 /// What became of an alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Turn {
+pub enum AlertChange {
     /// It began.
     #[serde(rename = "alert.opened")]
     Opened,
@@ -105,7 +105,7 @@ pub struct Message {
     pub id: MessageId,
     /// What became of the alert.
     #[serde(rename = "type")]
-    pub turn: Turn,
+    pub turn: AlertChange,
     /// When that was seen.
     pub timestamp: DateTime<Utc>,
     /// What it is about.
@@ -173,7 +173,7 @@ impl Message {
             instance,
             alert: told,
         };
-        Self::new(Turn::Opened, data, now)
+        Self::new(AlertChange::Opened, data, now)
     }
 
     /// Tells that an alert that was told is graver, or less grave, from `now` on.
@@ -184,7 +184,7 @@ impl Message {
         now: DateTime<Utc>,
     ) -> Self {
         let mut message = Self::opened(&before.broker, instance, alert, now);
-        message.turn = Turn::Changed;
+        message.turn = AlertChange::Changed;
         message.data.alert.previous_severity = Some(before.alert.severity.clone());
         message.data.alert.since = before.alert.since;
         message
@@ -193,10 +193,10 @@ impl Message {
     /// Tells that an alert that was told is over at `now`.
     pub fn ended(mut told: MessageData, now: DateTime<Utc>) -> Self {
         told.alert.previous_severity = None;
-        Self::new(Turn::Ended, told, now)
+        Self::new(AlertChange::Ended, told, now)
     }
 
-    fn new(turn: Turn, data: MessageData, now: DateTime<Utc>) -> Self {
+    fn new(turn: AlertChange, data: MessageData, now: DateTime<Utc>) -> Self {
         Self {
             id: MessageId::generate(now),
             turn,

@@ -62,7 +62,7 @@ pub struct Schedule {
 
 /// What comes of a look at an instance that is due.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Turn {
+pub struct SlotDecision {
     /// What a backup is taken for now.
     pub take: Option<Period>,
     /// The schedule from then on.
@@ -140,7 +140,7 @@ impl Schedule {
 
     /// Decides about an instance that is due. `busy`: a backup of it is being taken already;
     /// `taken`: those of [`Schedule::periods`] that have a backup which is not failed.
-    pub fn turn(&self, now: DateTime<Utc>, busy: bool, taken: &[Period]) -> Turn {
+    pub fn turn(&self, now: DateTime<Utc>, busy: bool, taken: &[Period]) -> SlotDecision {
         let minute = self.minute();
         let next_slot = slot_after(now, minute);
         let mut then = self.clone();
@@ -150,11 +150,11 @@ impl Schedule {
         }
         if busy {
             then.next_at = (now + SCHEDULE_WAITS).min(next_slot);
-            return Turn { take: None, then };
+            return SlotDecision { take: None, then };
         }
         then.next_at = next_slot;
         let take = self.periods(now).into_iter().find(|p| !taken.contains(p));
-        Turn { take, then }
+        SlotDecision { take, then }
     }
 
     /// The schedule after a scheduled backup failed: the same is tried again after a pause that

@@ -80,7 +80,7 @@ impl Accessed {
 
 /// One access. Those that are equal are counted together.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Access {
+pub struct AuditedAccess {
     /// What.
     pub what: Accessed,
     /// The door.
@@ -103,7 +103,7 @@ pub struct Access {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CountedAccess {
     /// What they have in common.
-    pub access: Access,
+    pub access: AuditedAccess,
     /// When the last of them was.
     pub at: DateTime<Utc>,
     /// How many they are.
@@ -122,20 +122,20 @@ struct Run {
 /// What was told lately, and what is counted since.
 #[derive(Debug, Default)]
 pub struct Trail {
-    runs: HashMap<Access, Run>,
+    runs: HashMap<AuditedAccess, Run>,
     /// Runs of each kind of access.
     open: HashMap<Accessed, usize>,
 }
 
 impl Trail {
     /// Takes notice of an access; returns what is to be told now.
-    pub fn notice(&mut self, access: Access, now: DateTime<Utc>) -> Vec<CountedAccess> {
+    pub fn notice(&mut self, access: AuditedAccess, now: DateTime<Utc>) -> Vec<CountedAccess> {
         let mut told = self.over(now);
         let open = self.open.get(&access.what).copied().unwrap_or_default();
         let access = if open < access.what.runs_max() || self.runs.contains_key(&access) {
             access
         } else {
-            Access {
+            AuditedAccess {
                 instance: None,
                 binding: None,
                 backup: None,
@@ -216,8 +216,8 @@ mod tests {
         DateTime::from_timestamp(1_700_000_000 + seconds, 0).expect("a time")
     }
 
-    fn access(what: Accessed, address: u32) -> Access {
-        Access {
+    fn access(what: Accessed, address: u32) -> AuditedAccess {
+        AuditedAccess {
             what,
             origin: Origin::Dashboard,
             instance: None,

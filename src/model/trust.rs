@@ -20,7 +20,7 @@ use super::limits::{CLOCK_DOWNTIME_MAX, CLOCK_GRACE, CLOCK_MARGIN, CLOCK_SLEW};
 
 /// What a clock shows, and how much time has passed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reading {
+pub struct ClockReading {
     /// The time of day that it shows.
     pub time: DateTime<Utc>,
     /// What has passed since a moment that only readings of the same boot share.
@@ -86,7 +86,7 @@ impl Doubt {
 
 impl KnownTime {
     /// What is known when nothing was known before: what the clock shows.
-    pub fn begin(reading: &Reading) -> Self {
+    pub fn begin(reading: &ClockReading) -> Self {
         Self {
             time: reading.time,
             elapsed_ms: reading.elapsed.num_milliseconds(),
@@ -97,7 +97,7 @@ impl KnownTime {
 
     /// What is known after a look at the clock.
     #[must_use]
-    pub fn after(&self, reading: &Reading) -> Self {
+    pub fn after(&self, reading: &ClockReading) -> Self {
         let elapsed_ms = reading.elapsed.num_milliseconds();
         let same_boot = self.boot == reading.boot;
         let passed = same_boot.then(|| TimeDelta::milliseconds(elapsed_ms - self.elapsed_ms));
@@ -134,7 +134,7 @@ impl KnownTime {
     }
 
     /// The moment of a reading that this came of, unless the clock is in doubt.
-    pub fn trusted(&self, reading: &Reading) -> Option<Trusted> {
+    pub fn trusted(&self, reading: &ClockReading) -> Option<Trusted> {
         self.doubt.is_none().then_some(Trusted(reading.time))
     }
 }
@@ -175,8 +175,8 @@ mod tests {
         "2026-06-01T12:00:00Z".parse().expect("a time")
     }
 
-    fn reading(elapsed: TimeDelta, wrong_by: TimeDelta) -> Reading {
-        Reading {
+    fn reading(elapsed: TimeDelta, wrong_by: TimeDelta) -> ClockReading {
+        ClockReading {
             time: start() + elapsed + wrong_by,
             elapsed,
             boot: "one".to_owned(),
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn over_another_boot_two_days_are_believed_at_once_and_more_after_the_grace() {
-        let other = |days, passed| Reading {
+        let other = |days, passed| ClockReading {
             time: start() + TimeDelta::days(days) + passed,
             elapsed: TimeDelta::minutes(1) + passed,
             boot: "two".to_owned(),
@@ -253,7 +253,7 @@ mod tests {
         let long = TimeDelta::days(30);
         let known = begun().after(&reading(TimeDelta::zero(), long));
         let known = known.after(&reading(TimeDelta::hours(23), long));
-        let at = |hours| Reading {
+        let at = |hours| ClockReading {
             time: start() + long + TimeDelta::hours(hours),
             elapsed: TimeDelta::hours(hours),
             boot: "two".to_owned(),

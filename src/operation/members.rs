@@ -11,7 +11,7 @@ use super::{
     sizes,
 };
 use crate::{
-    engine::{DatabaseUser, EngineError, Issue},
+    engine::{DatabaseUser, EngineError, Holding, Issue},
     model::{
         address::Address,
         alert::Incident,
@@ -339,6 +339,14 @@ pub async fn await_ready(work: &Work, opened: &OpenDeployment) -> Result<(), Ste
         down = a_member_stays_down(opened) => Err(down),
         failed = vigil.keep() => Err(failed),
     }
+}
+
+/// Waits until the members of a new deployment serve, and lets in the administrator alone.
+pub async fn secure(work: &Work, holding: Holding) -> Result<Outcome, StepError> {
+    let opened = work.opened().await?.with_access(Access::Certificates);
+    await_ready(work, &opened).await?;
+    opened.engine.secure(opened.site(), holding).await?;
+    Outcome::done()
 }
 
 /// Looks whether all members serve before any of them is touched. A member that does not serve then does

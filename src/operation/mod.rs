@@ -125,8 +125,7 @@ impl Parts {
 
     /// The rules of the plan of an instance.
     fn plan_rules(&self, instance: &Instance) -> PlanRules {
-        let catalog = self.catalog.get();
-        catalog.rules_of(&instance.service_id, &instance.plan_id)
+        (self.catalog.get()).rules_of(&instance.service_id, &instance.plan_id)
     }
 
     /// The clusters that this broker looks after at the moment.

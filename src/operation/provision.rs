@@ -69,11 +69,7 @@ async fn start(work: Arc<Work>) -> Result<Outcome, StepError> {
 }
 
 async fn secure(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let opened = work.opened().await?.with_access(Access::Certificates);
-    members::await_ready(&work, &opened).await?;
-    let (engine, site) = (&opened.engine, opened.site());
-    engine.secure(site, Holding::Nothing).await?;
-    Outcome::done()
+    members::secure(&work, Holding::Nothing).await
 }
 
 /// The instance is usable, and is backed up from now on.

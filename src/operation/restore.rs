@@ -125,11 +125,7 @@ async fn start(work: Arc<Work>) -> Result<Outcome, StepError> {
 }
 
 async fn secure(work: Arc<Work>) -> Result<Outcome, StepError> {
-    let opened = work.opened().await?.with_access(Access::Certificates);
-    members::await_ready(&work, &opened).await?;
-    let (engine, site) = (&opened.engine, opened.site());
-    engine.secure(site, Holding::Backup).await?;
-    Outcome::done()
+    members::secure(&work, Holding::Backup).await
 }
 
 async fn verify(work: Arc<Work>) -> Result<Outcome, StepError> {

@@ -488,13 +488,26 @@ pub fn give_up_sealed_under(
         register::changed(conn, &deployment)?;
     }
     each!(conn, |c| diesel::update(those())
-        .set((
-            backups::state.eq(BackupState::Failed.as_str()),
-            backups::failure.eq(failure),
-            backups::finished_at.eq(now.naive_utc()),
-        ))
+        .set(failed(failure, now))
         .execute(c))?;
     Ok(())
+}
+
+/// That a backup could not be taken, or is lost, and why.
+#[derive(AsChangeset)]
+#[diesel(table_name = backups)]
+struct Failed<'a> {
+    state: &'static str,
+    failure: &'a str,
+    finished_at: NaiveDateTime,
+}
+
+fn failed(failure: &str, now: DateTime<Utc>) -> Failed<'_> {
+    Failed {
+        state: BackupState::Failed.as_str(),
+        failure,
+        finished_at: now.naive_utc(),
+    }
 }
 
 /// Says that a backup could not be taken, or is lost, and why.
@@ -506,11 +519,7 @@ pub fn fail(
 ) -> Result<(), StoreError> {
     leaves_register(conn, id)?;
     each!(conn, |c| diesel::update(backups::table.find(id.as_str()))
-        .set((
-            backups::state.eq(BackupState::Failed.as_str()),
-            backups::failure.eq(failure),
-            backups::finished_at.eq(now.naive_utc()),
-        ))
+        .set(failed(failure, now))
         .execute(c))?;
     Ok(())
 }

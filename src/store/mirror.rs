@@ -32,7 +32,7 @@ use crate::model::{
 
 /// A backup whose copy is to be made, or looked at again. Who gets it holds it.
 #[derive(Debug, Clone)]
-pub struct Due {
+pub struct DueCopy {
     /// What the store knows of it.
     pub manifest: Manifest,
     /// The key that its manifest was sealed under by then.
@@ -46,7 +46,7 @@ pub type Copied = (BackupId, DeploymentId);
 
 /// What holds a copy: a broker, from now on, until then.
 #[derive(Debug, Clone)]
-pub struct Holder {
+pub struct CopyHolder {
     /// The broker.
     pub broker: String,
     /// The moment, by the store's clock.
@@ -131,7 +131,7 @@ pub fn set_failure(
 
 /// The backup whose copy is due and which was complete last, held from now on; none: none is due that no other
 /// broker holds.
-pub fn hold_next(conn: &mut Conn<'_>, holder: &Holder) -> Result<Option<Due>, StoreError> {
+pub fn hold_next(conn: &mut Conn<'_>, holder: &CopyHolder) -> Result<Option<DueCopy>, StoreError> {
     type Row = (String, String, Option<String>, String);
     let at = holder.now.naive_utc();
     // No pause is longer: the clock was set back.
@@ -162,7 +162,7 @@ pub fn hold_next(conn: &mut Conn<'_>, holder: &Holder) -> Result<Option<Due>, St
             .find(id.as_str())
             .select(mirror_copies::read_at)
             .first(c))?;
-        return Ok(Some(Due {
+        return Ok(Some(DueCopy {
             manifest: from_json("a backup's manifest", &manifest)?,
             sealed_under,
             read_at: read_at.map(|at| at.and_utc()),
@@ -188,7 +188,7 @@ fn insert(conn: &mut Conn<'_>, id: &BackupId, deployment: &str) -> Result<(), St
 }
 
 /// Holds a copy, or goes on holding it; false where another broker holds it, or it is gone.
-pub fn hold(conn: &mut Conn<'_>, id: &BackupId, holder: &Holder) -> Result<bool, StoreError> {
+pub fn hold(conn: &mut Conn<'_>, id: &BackupId, holder: &CopyHolder) -> Result<bool, StoreError> {
     let is_free = mirror_copies::held_by
         .eq(&holder.broker)
         .or(mirror_copies::held_until.is_null())
@@ -219,7 +219,7 @@ pub fn let_go(conn: &mut Conn<'_>, id: &BackupId, broker: &str) -> Result<(), St
 /// read for long, or at once when the manifest was sealed anew meanwhile.
 pub fn set_copied(
     conn: &mut Conn<'_>,
-    of: &Due,
+    of: &DueCopy,
     read_at: DateTime<Utc>,
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {

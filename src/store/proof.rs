@@ -18,7 +18,7 @@ use crate::model::{
 
 /// A backup whose proof is due.
 #[derive(Debug)]
-pub struct Due {
+pub struct DueProof {
     /// The backup.
     pub backup: BackupId,
     /// The instance that it is of.
@@ -53,7 +53,7 @@ pub fn due(
     cluster: &str,
     now: DateTime<Utc>,
     limit: i64,
-) -> Result<Vec<Due>, StoreError> {
+) -> Result<Vec<DueProof>, StoreError> {
     let at = now.naive_utc();
     // The first proof goes by no clock. Nor does one that no pause is long enough for: the clock was set back.
     let late = (now + PROOF_PAUSE_MAX).naive_utc();
@@ -72,7 +72,7 @@ pub fn due(
         { (backups::bytes_due_at.le(at)).or(backups::bytes_due_at.gt(late)) }
     ))?);
     let due = rows.into_iter().map(|(backup, instance, since)| {
-        Ok(Due {
+        Ok(DueProof {
             backup: parse("a backup's id", &backup)?,
             instance: parse("an instance's id", &instance)?,
             since: since.map_or(now, |since| since.and_utc()),

@@ -158,7 +158,7 @@ pub fn set_called(
 
 /// What of the registers is looked for.
 #[derive(Debug, Clone)]
-pub enum Due {
+pub enum DueRegisters {
     /// Those that do not say what is so, or are signed under another key than that of this name.
     Unsettled(String),
     /// Those of deployments whose backups were called over long ago, by this time.
@@ -169,7 +169,7 @@ pub enum Due {
 /// one of `clusters`, where these are given. Each reason is looked for by itself, where an index leads to it.
 pub fn due(
     conn: &mut Conn<'_>,
-    due: &Due,
+    due: &DueRegisters,
     clusters: Option<&[String]>,
     limit: i64,
 ) -> Result<Vec<DeploymentId>, StoreError> {
@@ -192,7 +192,7 @@ pub fn due(
             all.filter(exists(on).or(exists(was_on)))
         };
         let reasons = match due {
-            Due::Unsettled(key) => [
+            DueRegisters::Unsettled(key) => [
                 // In the words of the partial index, and in its order: PostgreSQL takes these words for true of most
                 // rows, and SQLite else goes through all of the index.
                 all()
@@ -202,7 +202,7 @@ pub fn due(
                 all().filter(backup_registers::signed_under.lt(key)),
                 all().filter(backup_registers::signed_under.gt(key)),
             ],
-            Due::Calling(now) => {
+            DueRegisters::Calling(now) => {
                 let before = (*now - CALLED_OVER_EVERY).naive_utc();
                 [
                     all().filter(backup_registers::called_at.is_null()),

@@ -17,7 +17,7 @@ use crate::model::{
 
 /// An instance that is due.
 #[derive(Debug)]
-pub struct Due {
+pub struct DueSchedule {
     /// Its schedule.
     pub schedule: Schedule,
     /// Its deployment.
@@ -167,7 +167,7 @@ pub fn due(
     cluster: &str,
     now: DateTime<Utc>,
     limit: i64,
-) -> Result<(Vec<Due>, Vec<Spoiled>), StoreError> {
+) -> Result<(Vec<DueSchedule>, Vec<Spoiled>), StoreError> {
     // Two reads, each of one stretch of the index: for "or" the whole of it might be gone through.
     let now = now.naive_utc();
     let of_cluster = schedules::table
@@ -188,7 +188,7 @@ pub fn due(
         let instance = row.instance_id.clone();
         let read = row.into_model().and_then(|schedule| {
             let deployment = parse("a deployment's id", &deployment)?;
-            Ok(Due {
+            Ok(DueSchedule {
                 schedule,
                 deployment,
             })

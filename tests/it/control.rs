@@ -21,7 +21,7 @@ use compose_broker::{
     model::{
         operation::{Operation, OperationKind},
         patience::{Patience, Tries},
-        trust::Reading,
+        trust::ClockReading,
     },
     operation::fault::{Fault, Faults, Moment},
 };
@@ -186,7 +186,7 @@ impl TestClock {
         Clock::read_by(move || {
             let hands = clock.hands();
             let time = hands.show();
-            Reading {
+            ClockReading {
                 time,
                 elapsed: time - hands.wrong_by - DateTime::UNIX_EPOCH,
                 boot: "a test's".to_owned(),

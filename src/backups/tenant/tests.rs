@@ -7,8 +7,8 @@ use super::*;
 use crate::{
     backups::{
         Resealed,
-        manifest::to_json,
         samples::{self, BACKUP, DEPLOYMENT, chunked, collect, collect_ours, noise, whole},
+        signature::{signed, to_json},
         store::{BackupStore as _, memory::MemoryStore},
     },
     model::limits::SEALED_FRAME_BYTES,
@@ -267,7 +267,7 @@ async fn a_manifest_says_one_thing_of_its_key() {
             },
         ),
     ] {
-        let text = to_json(&crate::backups::manifest::signed(wrong, &vault.keys));
+        let text = to_json(&signed(wrong, &vault.keys));
         let name = ObjectName::manifest(&of.deployment, &of.backup);
         store.replace(&name, text).await.expect("stored");
         let read = vault.read_manifest(&of.deployment, &of.backup).await;

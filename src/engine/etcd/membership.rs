@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use etcd_client::{AlarmAction, AlarmOptions, AlarmType, Client, MemberAddOptions};
+use etcd_client::MemberAddOptions;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
@@ -21,6 +21,7 @@ use super::{
     addresses,
     client::{Dialer, Fault, says, unless_it_says},
     rolling::ask,
+    security::end_alarms,
 };
 
 /// From this line on there are members without a vote.
@@ -42,26 +43,9 @@ pub(super) async fn remove(dialer: &Dialer<'_>, place: usize) -> Result<(), Engi
                     left.push(member.id());
                 }
             }
-            end_alarms_of_others(&mut client, &left).await
+            end_alarms(&mut client, |member| !left.contains(&member)).await
         })
         .await
-}
-
-async fn end_alarms_of_others(client: &mut Client, members: &[u64]) -> Result<(), Fault> {
-    let alarms = client
-        .alarm(AlarmAction::Get, AlarmType::None, None)
-        .await?;
-    for alarm in alarms.alarms() {
-        if members.contains(&alarm.member_id()) {
-            continue;
-        }
-        let mut options = AlarmOptions::new();
-        options.with_member(alarm.member_id());
-        client
-            .alarm(AlarmAction::Deactivate, alarm.alarm(), Some(options))
-            .await?;
-    }
-    Ok(())
 }
 
 /// Takes a new member into the cluster, at the address of the one at `place`; without a vote, where

@@ -113,7 +113,7 @@ pub(super) async fn secure_restored(dialer: &Dialer<'_>) -> Result<(), EngineErr
 }
 
 async fn take_over(dialer: &Dialer<'_>, mut client: Client) -> Result<(), Fault> {
-    disarm_alarms(&mut client).await?;
+    end_alarms(&mut client, |_| true).await?;
     remove_others(&mut client).await?;
     administrate(dialer, &mut client).await
 }
@@ -140,18 +140,21 @@ pub(super) async fn administrate(dialer: &Dialer<'_>, client: &mut Client) -> Re
 pub(super) async fn clear_alarms(dialer: &Dialer<'_>) -> Result<(), EngineError> {
     dialer
         .trying_as_root("ending alarms", |mut client| async move {
-            disarm_alarms(&mut client).await
+            end_alarms(&mut client, |_| true).await
         })
         .await
 }
 
-/// A database that was full says so, also in its snapshots, and refuses writes however large it
-/// may be now.
-async fn disarm_alarms(client: &mut Client) -> Result<(), Fault> {
+/// Ends the alarms of these members, which are asked for by their ids. A database that was full says so, also in its
+/// snapshots, and refuses writes however large it may be now.
+pub(super) async fn end_alarms(
+    client: &mut Client,
+    ends: impl Fn(u64) -> bool,
+) -> Result<(), Fault> {
     let alarms = client
         .alarm(AlarmAction::Get, AlarmType::None, None)
         .await?;
-    for alarm in alarms.alarms() {
+    for alarm in alarms.alarms().iter().filter(|of| ends(of.member_id())) {
         let mut options = AlarmOptions::new();
         options.with_member(alarm.member_id());
         client

@@ -21,7 +21,7 @@ use compose_broker::{
         postgres::DatabaseAddress,
         queue::Shares,
         tenant::Tenant,
-        trust::{KnownTime, Reading, Trusted},
+        trust::{ClockReading, KnownTime, Trusted},
     },
     store::{Conn, Store, StoreError, notes, operation, queue},
 };
@@ -153,7 +153,7 @@ fn seconds(count: i64) -> DateTime<Utc> {
 }
 
 fn trusted(time: DateTime<Utc>) -> Trusted {
-    let reading = Reading {
+    let reading = ClockReading {
         time,
         elapsed: TimeDelta::zero(),
         boot: "b".to_owned(),

@@ -10,7 +10,7 @@ use compose_broker::{
     },
     store::{
         backup,
-        mirror::{self, Holder},
+        mirror::{self, CopyHolder},
     },
 };
 use serde_json::json;
@@ -40,8 +40,8 @@ pub(super) fn manifest(number: u32) -> Manifest {
     serde_json::from_value(manifest).expect("a manifest")
 }
 
-fn holder(broker: &str, now: DateTime<Utc>) -> Holder {
-    Holder {
+fn holder(broker: &str, now: DateTime<Utc>) -> CopyHolder {
+    CopyHolder {
         broker: broker.to_owned(),
         now,
         until: now + LEASE,

@@ -23,7 +23,7 @@ use compose_broker::{
     seal::KeyRing,
     store::{
         Conn, Store, StoreError, backup,
-        register::{self, Due, Written},
+        register::{self, DueRegisters, Written},
     },
     stream::ByteStream,
 };
@@ -38,7 +38,7 @@ fn deployment() -> DeploymentId {
 }
 
 fn unsettled(conn: &mut Conn<'_>) -> Result<Vec<DeploymentId>, StoreError> {
-    register::due(conn, &Due::Unsettled("key".to_owned()), None, 10)
+    register::due(conn, &DueRegisters::Unsettled("key".to_owned()), None, 10)
 }
 
 pub(super) async fn each_change_of_a_deployments_backups_has_its_register_written<K: Kind>() {
@@ -92,7 +92,7 @@ pub(super) async fn each_change_of_a_deployments_backups_has_its_register_writte
     let known = read(store, |conn| register::known(conn, &[own(1), own(9)])).await;
     assert_eq!(known.into_iter().collect::<Vec<_>>(), [own(1)]);
     let elsewhere = |conn: &mut Conn<'_>| {
-        let due = Due::Unsettled("key".to_owned());
+        let due = DueRegisters::Unsettled("key".to_owned());
         register::due(conn, &due, Some(&["elsewhere".to_owned()]), 10)
     };
     assert_eq!(read(store, elsewhere).await, []);
@@ -148,7 +148,7 @@ pub(super) async fn what_was_written_is_settled_unless_it_changed_meanwhile<K: K
     assert_eq!(numbers().await, (2, 2));
     assert_eq!(read(store, unsettled).await, []);
     for first in ["a", "z"] {
-        let other = Due::Unsettled(first.to_owned());
+        let other = DueRegisters::Unsettled(first.to_owned());
         let signed_otherwise = read(store, move |conn| register::due(conn, &other, None, 10)).await;
         assert_eq!(signed_otherwise, [deployment()], "{first}");
     }
@@ -169,7 +169,8 @@ pub(super) async fn what_was_written_is_settled_unless_it_changed_meanwhile<K: K
     write(store, register::set_all_unwritten).await;
     assert_eq!(numbers().await, (9, 0));
 
-    let calling = |at| move |conn: &mut Conn<'_>| register::due(conn, &Due::Calling(at), None, 10);
+    let calling =
+        |at| move |conn: &mut Conn<'_>| register::due(conn, &DueRegisters::Calling(at), None, 10);
     assert_eq!(read(store, calling(noon())).await, [deployment()]);
     write(store, |conn| {
         register::set_called(conn, &deployment(), noon())

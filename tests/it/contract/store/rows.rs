@@ -15,8 +15,8 @@ use compose_broker::{
         operation::Operation,
         origin::Origin,
         proof::{Finding, Next, Proof},
-        trail::{Access, Accessed, CountedAccess},
-        trust::{KnownTime, Reading},
+        trail::{Accessed, AuditedAccess, CountedAccess},
+        trust::{ClockReading, KnownTime},
     },
     store::{
         Conn, Store, StoreError, audit, backup, binding, deployment, incident, instance,
@@ -342,7 +342,7 @@ pub(super) async fn what_befell_is_told_newest_first_and_the_audit_is_kept<K: Ki
     ada.during(accept(store, &operations)).await;
     // Several that are told as one, later than they were.
     let folded = CountedAccess {
-        access: Access {
+        access: AuditedAccess {
             what: Accessed::Credentials,
             origin: Origin::Osb,
             instance: Some(id("i")),
@@ -535,7 +535,7 @@ pub(super) async fn times_keep_their_precision<K: Kind>() {
         let before = read(store, due(*at - TimeDelta::microseconds(1))).await;
         assert_eq!(before.len(), i, "{at}");
     }
-    let reading = Reading {
+    let reading = ClockReading {
         time: noon() + TimeDelta::nanoseconds(7),
         elapsed: TimeDelta::milliseconds(1),
         boot: "b".to_owned(),
