@@ -10,6 +10,7 @@ use crate::{
     backups::{
         BackupStoreError, ObjectName, Resealed, Vault,
         samples::{self, BACKUP, DEPLOYMENT, collect, collect_ours, noise, whole},
+        signature::to_json,
         store::{BackupStore as _, layers::Layers, memory::MemoryStore},
     },
     model::{
