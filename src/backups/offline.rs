@@ -18,7 +18,6 @@ use tokio_util::io::ReaderStream;
 
 use super::{
     BackupStoreError, Found, ObjectName, StoredBackup, Vault,
-    attendance::{Attendance, RegisterSeen, Standing},
     cipher::{Identity, ObjectKey},
     gauge::{Expecting, Tally, gauged},
     manifest::{self, Unfit},
@@ -38,7 +37,10 @@ use crate::{
     stream::ByteStream,
 };
 
+mod register;
 mod tenant;
+
+use register::{Attendance, RegisterSeen, Standing};
 
 /// What is looked at.
 #[derive(Debug)]

@@ -7,13 +7,13 @@
 
 use std::collections::BTreeSet;
 
-use super::{
-    BackupStoreError, StoredBackup, Vault,
-    manifest::{self, Unfit},
-    register::check_signature,
-    signature::Signature,
-};
 use crate::{
+    backups::{
+        BackupStoreError, StoredBackup, Vault,
+        manifest::{self, Unfit},
+        register::check_signature,
+        signature::Signature,
+    },
     model::{
         backup::Manifest,
         ids::{BackupId, DeploymentId},
