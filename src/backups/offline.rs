@@ -16,6 +16,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::{fs::File, io::AsyncWriteExt as _, task::spawn_blocking};
 use tokio_util::io::ReaderStream;
 
+use self::register::{Attendance, RegisterSeen, Standing};
 use super::{
     BackupStoreError, Found, ObjectName, StoredBackup, Vault,
     cipher::{Identity, ObjectKey},
@@ -39,8 +40,6 @@ use crate::{
 
 mod register;
 mod tenant;
-
-use register::{Attendance, RegisterSeen, Standing};
 
 /// What is looked at.
 #[derive(Debug)]
