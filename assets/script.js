@@ -109,7 +109,7 @@
   };
 
   const MINUTE = 60, HOUR = 60 * MINUTE, DAY = 24 * HOUR, YEAR = 365 * DAY;
-  // As the broker says it, see model/distance.rs: times past rounded down, times ahead to the nearest.
+  // As the broker says it, see model/relative_time.rs: times past rounded down, times ahead to the nearest.
   const pastUnit = (seconds) => seconds < MINUTE ? [1, "second"]
     : seconds < HOUR ? [MINUTE, "minute"]
     : seconds < DAY ? [HOUR, "hour"]

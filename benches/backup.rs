@@ -1,6 +1,6 @@
 //! What a backup and a restore of a gigabyte take, and what the same takes by hand.
 //!
-//! A broker with real etcd, members of one machine, holds JSON values of 8 kB. Its backups and etcd's own `snapshot
+//! A broker with real etcd, members of one machine, holds JSON values of 8 KiB. Its backups and etcd's own `snapshot
 //! save`, alone and with `gzip -6`, take turns, so that a machine that becomes slower is slower for all of them.
 //! The middle one of each counts. A restore is compared with etcd's own tool and three members that are started by
 //! hand, until they serve. `make bench-backup` runs it. It is no test: what it prints depends on the machine.
@@ -48,7 +48,7 @@ async fn main() {
     let (by_hand, client) = ByHand::start(&folder.path().join("stays")).await;
     fill(&client, mib).await;
     println!(
-        "{mib} MiB of JSON values of 8 kB in etcd {VERSION}, {ROUNDS} times each, the middle one counts"
+        "{mib} MiB of JSON values of 8 KiB in etcd {VERSION}, {ROUNDS} times each, the middle one counts"
     );
 
     let saved = folder.path().join("saved.db");

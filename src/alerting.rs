@@ -27,7 +27,7 @@ use crate::{
         },
         message::{Settling, Threshold},
         observation::Observation,
-        roll::Roll,
+        remembered::Roll,
     },
 };
 

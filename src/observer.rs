@@ -338,7 +338,7 @@ impl Looker {
     /// Keeps what looks show from now on. What is seen is told all the same where the store takes no writes.
     async fn keep(&self, id: &DeploymentId, now: Lasting) {
         let of = id.clone();
-        let note = move |conn: &mut Conn<'_>| store::lasting::note(conn, &of, &now);
+        let note = move |conn: &mut Conn<'_>| store::observation::note(conn, &of, &now);
         if let Err(error) = self.store.write(note).await {
             log::warn!(deployment:% = id; "cannot keep since when it is as it is: {}", chain(&error));
         }
@@ -354,7 +354,7 @@ impl Looker {
             return Ok(known);
         }
         let id = id.clone();
-        let read = move |conn: &mut Conn<'_>| store::lasting::of(conn, &id);
+        let read = move |conn: &mut Conn<'_>| store::observation::of(conn, &id);
         self.store.read(read).await
     }
 

@@ -1,7 +1,7 @@
-//! Asks for what is due: scheduled backups, the end of bindings and of backups whose time is over,
-//! renewals of certificates, and the end of entries of the audit where the operator wants one; for proofs
-//! of backups; and for the moves of members that applications should reach elsewhere. A clockwork in front of the same door
-//! that users knock at.
+//! Asks for what is due: scheduled backups and proofs of backups; the ends of bindings, of backups whose time is over
+//! (also those of deleted instances), of uploads that nobody goes on with, and of old entries of the audit where the
+//! operator wants one; renewals of certificates; and moves of members that applications should reach elsewhere. A
+//! clockwork in front of the same door that users knock at.
 //!
 //! It decides nothing and remembers nothing: what is due and what was done is in the store, so
 //! that a restart, or a second one of its kind, does nothing twice.
@@ -89,8 +89,8 @@ pub async fn prove_backups(broker: Arc<Broker>, stop: CancellationToken) {
     }
 }
 
-/// Has the backups of deleted instances removed whose time is over, and uploads that nobody goes on with, until `stop`. It waits for the backup store,
-/// and holds nothing else up.
+/// Has the backups of deleted instances removed whose time is over, and uploads given up that nobody goes on with, until
+/// `stop`. It waits for the backup store, and holds nothing else up.
 pub async fn end_deleted(broker: Arc<Broker>, stop: CancellationToken) {
     let mut ends = Watch::over("backups of deleted instances", "are removed");
     let mut uploads = Watch::over("uploads that nobody goes on with", "are given up");

@@ -1,7 +1,7 @@
 //! This machine: which processes, files and ports belong to the demo's databases.
 
 use std::{
-    fmt, fs,
+    fmt, fs, io,
     net::{Ipv4Addr, TcpListener},
     ops::Range,
     path::{Path, PathBuf},
@@ -100,18 +100,30 @@ pub fn paths_named(folder: &Path, texts: &[&str]) -> Result<Vec<PathBuf>> {
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         let reading = || format!("looking into {}", folder.display());
-        for entry in fs::read_dir(&folder).context(reading())? {
+        // The broker takes away what it keeps no longer, also between two looks.
+        let Some(entries) = unless_gone(fs::read_dir(&folder)).context(reading())? else {
+            continue;
+        };
+        for entry in entries {
             let entry = entry.context(reading())?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if texts.iter().any(|text| name.contains(text)) {
                 found.push(entry.path());
             }
-            if entry.file_type().context(reading())?.is_dir() {
+            let kind = unless_gone(entry.file_type()).context(reading())?;
+            if kind.is_some_and(|kind| kind.is_dir()) {
                 folders.push(entry.path());
             }
         }
     }
     Ok(found)
+}
+
+fn unless_gone<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
 }
 
 /// So many free ports in a row, somewhere at random: other demos may run at the same time.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use super::{
-    Surroundings, calling::Calling, checks::Kept, clusters::Backends, mirroring::Mirroring,
+    Surroundings, checks::Kept, clusters::Backends, mirroring::Mirroring, registers::Calling,
     resealing::Resealing, takeover::Takeover,
 };
 use crate::{

@@ -44,13 +44,13 @@ use crate::{
 };
 
 mod assembly;
-mod calling;
 mod checks;
 mod clusters;
 mod error;
 mod folders;
 mod listen;
 mod mirroring;
+mod registers;
 mod resealing;
 mod seals;
 mod service;

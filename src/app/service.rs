@@ -13,7 +13,7 @@ use tokio::time::{sleep, timeout};
 use super::tasks::Pulses;
 use crate::{
     broker::Broker,
-    http::pulse::answers,
+    http::listener_check::answers,
     model::limits::{BEATS_WITHIN, LISTENER_LOOK, STORE_SILENCE_MAX, TASK_SILENCE_MAX},
 };
 

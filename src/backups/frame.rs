@@ -1,4 +1,4 @@
-//! What lies around a snapshot in its object: one zstd frame, and nothing else.
+//! How a snapshot is compressed: one zstd frame. [`super::cipher`] seals it.
 //!
 //! Both ways hold a few chunks in memory, whatever the size.
 

@@ -55,7 +55,6 @@ use crate::{
 };
 
 pub mod archive;
-mod attendance;
 mod cipher;
 mod copy;
 mod error;

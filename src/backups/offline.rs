@@ -16,9 +16,9 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use tokio::{fs::File, io::AsyncWriteExt as _, task::spawn_blocking};
 use tokio_util::io::ReaderStream;
 
+use self::register::{Attendance, RegisterSeen, Standing};
 use super::{
     BackupStoreError, Found, ObjectName, StoredBackup, Vault,
-    attendance::{Attendance, RegisterSeen, Standing},
     cipher::{Identity, ObjectKey},
     gauge::{Expecting, Tally, gauged},
     manifest,
@@ -38,6 +38,7 @@ use crate::{
     stream::ByteStream,
 };
 
+mod register;
 mod tenant;
 
 /// What is looked at.

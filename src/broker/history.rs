@@ -12,7 +12,7 @@ use crate::{
     model::{
         history::{History, Reading},
         ids::DeploymentId,
-        roll::Roll,
+        remembered::Roll,
     },
     store::{self, Conn, Store},
 };

@@ -19,7 +19,7 @@ use super::{
     error::{Error, Result},
     table::{self, TIE, columns, cut},
 };
-use crate::model::{distance::ahead, duration::duration, sentence::counted, size};
+use crate::model::{duration::duration, relative_time::ahead, sentence::counted, size};
 
 /// Pause between two frames of what turns while something goes on.
 const FRAME: Duration = Duration::from_millis(100);

@@ -20,7 +20,7 @@ use super::{
     figures::InstanceSeen,
     ids::{InstanceId, MessageId},
     limits::{MESSAGE_SUBJECT_CHARS_MAX, MESSAGE_TEXT_CHARS_MAX},
-    roll::Roll,
+    remembered::Roll,
     secret::Secret,
 };
 

@@ -463,7 +463,7 @@ pub fn delete(conn: &mut Conn<'_>, id: &DeploymentId) -> Result<(), StoreError> 
     super::notes::forget(conn, id)?;
     super::incident::forget(conn, id)?;
     super::reading::forget(conn, id)?;
-    super::lasting::forget(conn, id)?;
+    super::observation::forget(conn, id)?;
     each!(conn, |c| diesel::delete(
         deployments::table.find(id.as_str())
     )

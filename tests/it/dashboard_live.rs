@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta};
 use compose_broker::model::{
-    distance::relative, limits::PAGE_REFRESHED_EVERY, operation::OperationKind,
+    limits::PAGE_REFRESHED_EVERY, operation::OperationKind, relative_time::relative,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;

@@ -209,6 +209,26 @@ fn rules_and_board_ask_for_what_there_is() {
 }
 
 #[test]
+fn the_board_adds_up_what_each_broker_sees_of_its_own_clusters() {
+    let board = read("deploy/grafana/compose-broker.json");
+    for metric in [
+        "instances",
+        "members",
+        "members_up",
+        "backups_late",
+        "backups_failing",
+    ] {
+        let asked = format!("(compose_broker_{metric})");
+        let before: Vec<&str> = board.split(&asked).collect();
+        let [before, _] = before[..] else {
+            panic!("{metric} is asked for {} times", before.len() - 1);
+        };
+        let is_added = before.ends_with("sum") || before.ends_with("sum by (health) ");
+        assert!(is_added, "{metric}");
+    }
+}
+
+#[test]
 fn each_rule_says_how_bad_it_is_and_what_to_do() {
     let rules = read("deploy/prometheus/rules.yml");
     let each: Vec<&str> = rules.split("- alert: ").skip(1).collect();

@@ -707,7 +707,7 @@ fn decimal_sizes(text: &str) -> Vec<String> {
     let pairs = words.windows(2).filter(|pair| {
         let unit = pair[1].trim_matches(|c: char| !c.is_alphanumeric());
         let is_figure = |c: char| c.is_ascii_digit() || c == '}';
-        ["KB", "MB", "GB", "TB"].contains(&unit) && pair[0].ends_with(is_figure)
+        ["kB", "KB", "MB", "GB", "TB"].contains(&unit) && pair[0].ends_with(is_figure)
     });
     pairs
         .map(|pair| {
@@ -742,7 +742,10 @@ fn no_text_has_a_word_that_is_gone() {
         })
         .collect();
     assert_eq!(sizes, Vec::<String>::new(), "say instead: KiB, MiB, GiB");
-    assert_eq!(decimal_sizes("16 MB, {} KB."), ["16 MB", "{} KB"]);
+    assert_eq!(
+        decimal_sizes("16 MB, {} KB. 8 kB,"),
+        ["16 MB", "{} KB", "8 kB"]
+    );
     assert_eq!(decimal_sizes("10 * GB, 16 MiB"), [""; 0]);
     assert_eq!(
         words_gone("/// What its quota is held\n/// against."),

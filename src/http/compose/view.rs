@@ -11,7 +11,7 @@ use crate::{
     broker::{Broker, DeploymentView, Task, status_of},
     http::{
         advisory::AdvisoryBody,
-        condition::HealthBody,
+        health_body::HealthBody,
         openapi::scalars::{DatabaseVersion, OwnId, PlatformId, Time, time},
     },
     model::{

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use crate::model::distance::{lasting, relative};
+use crate::model::relative_time::{lasting, relative};
 pub use crate::model::{duration::duration, sentence::counted};
 
 /// A point in time, in three forms.

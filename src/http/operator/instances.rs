@@ -9,7 +9,7 @@ use crate::{
     broker::Broker,
     http::{
         Api,
-        condition::HealthBody,
+        health_body::HealthBody,
         openapi::{
             requests,
             scalars::{DatabaseVersion, OwnId, PlatformId, Time, time},

@@ -7,11 +7,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{
-    BackupStoreError, StoredBackup, Vault, manifest,
-    signature::{Signature, Unfit, check_signature},
-};
 use crate::{
+    backups::{
+        BackupStoreError, StoredBackup, Vault, manifest,
+        signature::{Signature, Unfit, check_signature},
+    },
     model::{
         backup::Manifest,
         ids::{BackupId, DeploymentId},
