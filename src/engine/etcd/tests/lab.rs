@@ -38,10 +38,10 @@ use crate::{
 
 const HOST: &str = "127.0.0.1";
 
-/// Below the ports that systems give to outgoing connections, so that none is taken in between. No other
-/// tests have these.
+/// Below the ports that systems give to outgoing connections, so that none is taken in between, and those of the
+/// demo, which may run meanwhile. No other tests of this kind have these.
 static NEXT_PORT: AtomicU16 = AtomicU16::new(0);
-const PORTS_FROM: u16 = 28_000;
+const PORTS_FROM: u16 = 20_000;
 const PORTS: u16 = 3_000;
 
 fn free_port() -> u16 {
