@@ -28,6 +28,9 @@ use crate::{
     },
 };
 
+/// What the list calls operations that a deletion stopped. They are no failed ones.
+const STOPPED: &str = "stopped";
+
 /// States that a list can be held to, with what people call them.
 const STATES: [(OperationState, &str); 6] = [
     (OperationState::Queued, "Waiting"),
@@ -115,6 +118,22 @@ fn says(operation: &Operation, now: DateTime<Utc>) -> String {
     }
 }
 
+/// What the list can be held to, by what addresses and people call it.
+fn states() -> impl Iterator<Item = (String, String)> {
+    let states = STATES.map(|(state, label)| (state.as_str(), label));
+    let states = states.into_iter().chain([(STOPPED, "Stopped")]);
+    states.map(|(state, label)| (state.to_owned(), label.to_owned()))
+}
+
+/// Whether a list that is held to this state has those that were halted; none: it does not matter.
+fn halted(state: &str) -> Option<bool> {
+    match state {
+        STOPPED => Some(true),
+        failed if failed == OperationState::Failed.as_str() => Some(false),
+        _ => None,
+    }
+}
+
 /// `GET /dashboard/operations`
 pub async fn page(
     api: web::Data<Api>,
@@ -132,6 +151,7 @@ pub async fn page(
     let meant = Meant::by(&instance, &estate);
     let asked = OperationsQuery {
         state: OperationState::parse(&state),
+        halted: halted(&state),
         kind: OperationKind::parse(&kind),
         instance: meant.one(),
         before: before.parse().ok(),
@@ -161,12 +181,11 @@ pub async fn page(
     shell.here = "operations";
     shell.follows = true;
     shell.under_way = (found.operations.iter()).any(|seen| seen.operation.state.is_active());
-    let states = STATES.map(|(state, label)| (state.as_str().to_owned(), label.to_owned()));
     let kinds = OperationKind::ALL.map(|kind| (kind.to_string(), kind.words().to_owned()));
     let page = ListPage {
         shell,
         counts: counts(&api, &estate).await?,
-        states: Choice::among("Any state", states, &state),
+        states: Choice::among("Any state", states(), &state),
         kinds: Choice::among("Any kind", kinds, &kind),
         rows: (found.operations.iter())
             .map(|of| Row::of(of, found.names.get(&of.operation.instance), now))
