@@ -28,7 +28,7 @@ pub struct Reading {
     pub members: usize,
     /// How many of them served, when the fewest did; none where nobody could look.
     pub serving: Option<usize>,
-    /// Whether it could be used all the time; none where nobody could look.
+    /// Whether enough members served and its users were let in all the time; none where nobody could look.
     pub usable: Option<bool>,
 }
 
@@ -93,7 +93,7 @@ impl Reading {
             quota,
             members,
             serving: seen.map(Observation::serving),
-            usable: seen.map(Observation::is_usable),
+            usable: seen.map(|seen| seen.is_usable() && !seen.is_closed),
         }
     }
 
@@ -198,6 +198,13 @@ mod tests {
         let kept = serde_json::to_string(&history).expect("a text");
         assert_eq!(kept, "[[1699999200,9,null,1000,3,1,false]]");
         assert_eq!(serde_json::from_str::<History>(&kept).ok(), Some(history));
+    }
+
+    #[test]
+    fn a_database_that_is_closed_to_its_users_is_not_usable() {
+        let seen = Observation::first(Vec::new(), 0, at(0)).closed();
+        let of = |seen: &Observation| Reading::of((0, 1000), Some(seen), at(0)).usable;
+        assert_eq!(of(&seen), Some(false));
     }
 
     #[test]
