@@ -155,6 +155,7 @@ pub fn steps(conn: &mut Conn<'_>, id: &OperationId) -> Result<Vec<StepSeen>, Sto
             .zip(done_at)
             .map(|(begun, done)| (done - begun).max(TimeDelta::zero())),
         last_error,
+        begun_at: begun_at.map(|at| at.and_utc()),
         failed_at: failed_at.map(|at| at.and_utc()),
     };
     Ok(rows.into_iter().map(step).collect())
