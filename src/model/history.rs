@@ -166,7 +166,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::limits::READINGS_MAX;
+    use crate::model::{
+        limits::READINGS_MAX,
+        observation::{MemberHealth, MemberObservation, MemberRole},
+    };
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_700_000_000 + seconds, 0).expect("a time")
@@ -202,9 +205,24 @@ mod tests {
 
     #[test]
     fn a_database_that_is_closed_to_its_users_is_not_usable() {
-        let seen = Observation::first(Vec::new(), 0, at(0)).closed();
-        let of = |seen: &Observation| Reading::of((0, 1000), Some(seen), at(0)).usable;
-        assert_eq!(of(&seen), Some(false));
+        let member = MemberObservation {
+            name: "m0".to_owned(),
+            url: String::new(),
+            health: MemberHealth::Serving {
+                role: MemberRole::Leads,
+                version: "3.5.30".to_owned(),
+                database_bytes: 1000,
+                used_bytes: None,
+                changes: 1,
+                is_full: false,
+                differs: false,
+                complaints: Vec::new(),
+            },
+        };
+        let open = Observation::first(vec![member], 1, at(0));
+        let usable = |seen: &Observation| Reading::of((1, 1000), Some(seen), at(0)).usable;
+        assert_eq!(usable(&open), Some(true));
+        assert_eq!(usable(&open.closed()), Some(false));
     }
 
     #[test]

@@ -66,7 +66,8 @@ mod tests {
 
     #[test]
     fn a_deletion_says_what_it_waits_for_and_until_when() {
-        let since = "2026-11-30T18:30:09Z".parse().expect("a moment");
+        let since: chrono::DateTime<chrono::Utc> =
+            "2026-11-30T18:30:09Z".parse().expect("a moment");
         let trouble = Trouble {
             tries: 2,
             since,
