@@ -382,7 +382,7 @@ mod tests {
 
     #[test]
     fn a_step_has_the_duration_that_has_passed() {
-        let at = |seconds| DateTime::from_timestamp(1_700_000_000 + seconds, 0);
+        let at = |seconds: i64| DateTime::from_timestamp(1_700_000_000 + seconds, 0);
         let step = |took| StepSeen {
             name: "snapshot".to_owned(),
             is_done: false,
