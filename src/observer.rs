@@ -495,12 +495,16 @@ impl Looker {
     async fn ask(&self, deployment: &Deployment) -> Result<Observation, LookError> {
         // As it is now: its members may have been allocated since it was asked for.
         let engine = self.engine(deployment)?;
-        let members = match self.find(deployment).await? {
-            Some((deployment, secrets)) => engine.observe(Site::new(&deployment, &secrets)).await?,
-            None => Vec::new(),
+        let (members, is_closed) = match self.find(deployment).await? {
+            Some((deployment, secrets)) => {
+                let members = engine.observe(Site::new(&deployment, &secrets)).await?;
+                (members, deployment.closed_since.is_some())
+            }
+            None => (Vec::new(), false),
         };
         let needed = engine.profile().members_needed;
-        Ok(Observation::first(members, needed, self.clock.now()))
+        let seen = Observation::first(members, needed, self.clock.now());
+        Ok(if is_closed { seen.closed() } else { seen })
     }
 }
 

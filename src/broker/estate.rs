@@ -430,7 +430,8 @@ impl Estates {
         Ok(seen.collect())
     }
 
-    /// How many operations are in each state, of those that are known still.
+    /// How many operations are in each state, of those that are known still; those that a deletion stopped are no
+    /// failed ones.
     pub async fn operation_counts(&self) -> Result<Vec<(OperationState, u64)>, BrokerError> {
         Ok(self.store.scan(store::oversight::counts).await?)
     }

@@ -36,6 +36,8 @@ const GIVEN_UP: &str = "an operator gave it up";
 pub struct OperationsQuery {
     /// Only those in this state.
     pub state: Option<OperationState>,
+    /// Only those that a deletion stopped, or only those that none did.
+    pub halted: Option<bool>,
     /// Only those of this kind.
     pub kind: Option<OperationKind>,
     /// Only those of this instance.
@@ -126,6 +128,7 @@ impl Oversight {
             .map(|seconds| std::time::Duration::from_secs(seconds.into()));
         let filter = Filter {
             state: query.state,
+            halted: query.halted,
             kind: query.kind,
             instance: query.instance,
             before: age.map(|age| now - age),

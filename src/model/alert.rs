@@ -353,7 +353,7 @@ fn of_storage(seen: &Observation, database: &DatabaseWatch) -> Vec<Alert> {
                     subject: Subject::Complaint(key.to_owned()),
                     gravity: Gravity::Critical,
                     member: Some(member.name.clone()),
-                    since: None,
+                    since: seen.full_since.filter(|_| *complaint == Complaint::Full),
                     message,
                 });
             }
@@ -385,7 +385,7 @@ fn of_storage(seen: &Observation, database: &DatabaseWatch) -> Vec<Alert> {
             subject: Subject::Storage,
             gravity,
             member: None,
-            since: None,
+            since: seen.full_since,
             message: format!(
                 "{percent} % of the storage quota of {units} is used; {consequence}. Ask for more \
                  units, or delete keys."
@@ -426,7 +426,12 @@ fn of_complaint<'a>(
 /// What is known of the database whatever its members tell.
 fn of_database(database: &DatabaseWatch) -> Vec<Alert> {
     let incidents = database.incidents.iter().map(|incident| {
-        let message = format!("{}: {}", Moment(incident.at), incident.message);
+        let (at, told) = (Moment(incident.at).to_string(), &incident.message);
+        // Some say themselves when it was.
+        let message = match told.contains(&at) {
+            true => told.clone(),
+            false => format!("{at}: {told}"),
+        };
         Alert {
             since: Some(incident.at),
             ..of_all(Subject::Incident(incident.at), Gravity::Warning, message)

@@ -16,6 +16,7 @@ use super::{
     operation::{Operation, OperationKind, OperationState},
     sentence::{capitalized, is_or_are},
     trouble::Moment,
+    wait::Wait,
 };
 
 /// How an instance is, in a word; the best in front.
@@ -274,14 +275,25 @@ fn of_life(life: &Life) -> Option<Health> {
         InstanceState::Deleting => {
             let since = life.since(&[OperationKind::Deprovision]);
             let when = since.map_or_else(String::new, |at| format!(", since {}", Moment(at)));
+            let how = deletion(life).map_or_else(String::new, |how| format!(": {how}"));
             Health {
                 state: HealthState::Deleting,
-                message: format!("It is being deleted, with its bindings{when}."),
+                message: format!("It is being deleted, with its bindings{when}{how}."),
                 since,
             }
         }
         InstanceState::Failed => of_failure(life),
     })
+}
+
+/// How far a deletion is, or what it waits for.
+fn deletion(life: &Life) -> Option<String> {
+    let of = |kind| life.under_way.iter().find(|o| o.kind == kind);
+    let begun = of(OperationKind::Deprovision).filter(|o| !o.progress.step.is_empty());
+    // One that has failed is only cleaned up.
+    let last = of(OperationKind::FinalBackup).filter(|o| o.failure.is_none());
+    let waits = || last.map(|o| Wait::LastBackup(o.trouble.clone()).to_string());
+    begun.map(standing).or_else(waits)
 }
 
 fn of_failure(life: &Life) -> Health {
@@ -383,6 +395,14 @@ fn of_members(seen: Option<&Observation>, database: &DatabaseWatch) -> Health {
         } else {
             format!("All {all} members have served")
         };
+        // It may have been closed or full while all of them served.
+        if let Some(open) = seen.open_since.filter(|open| *open > seen.since) {
+            let message = format!(
+                "{members} since {at}, and it has had room for writes since {}. Nothing to do.",
+                Moment(open)
+            );
+            return Health::new(HealthState::Ready, open, message);
+        }
         let message = format!("{members} since {at}. Nothing to do.");
         (HealthState::Ready, message)
     };

@@ -28,7 +28,7 @@ pub struct Reading {
     pub members: usize,
     /// How many of them served, when the fewest did; none where nobody could look.
     pub serving: Option<usize>,
-    /// Whether it could be used all the time; none where nobody could look.
+    /// Whether enough members served and its users were let in all the time; none where nobody could look.
     pub usable: Option<bool>,
 }
 
@@ -93,7 +93,7 @@ impl Reading {
             quota,
             members,
             serving: seen.map(Observation::serving),
-            usable: seen.map(Observation::is_usable),
+            usable: seen.map(|seen| seen.is_usable() && !seen.is_closed),
         }
     }
 
@@ -166,7 +166,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::limits::READINGS_MAX;
+    use crate::model::{
+        limits::READINGS_MAX,
+        observation::{MemberHealth, MemberObservation, MemberRole},
+    };
 
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_700_000_000 + seconds, 0).expect("a time")
@@ -198,6 +201,28 @@ mod tests {
         let kept = serde_json::to_string(&history).expect("a text");
         assert_eq!(kept, "[[1699999200,9,null,1000,3,1,false]]");
         assert_eq!(serde_json::from_str::<History>(&kept).ok(), Some(history));
+    }
+
+    #[test]
+    fn a_database_that_is_closed_to_its_users_is_not_usable() {
+        let member = MemberObservation {
+            name: "m0".to_owned(),
+            url: String::new(),
+            health: MemberHealth::Serving {
+                role: MemberRole::Leads,
+                version: "3.5.30".to_owned(),
+                database_bytes: 1000,
+                used_bytes: None,
+                changes: 1,
+                is_full: false,
+                differs: false,
+                complaints: Vec::new(),
+            },
+        };
+        let open = Observation::first(vec![member], 1, at(0));
+        let usable = |seen: &Observation| Reading::of((1, 1000), Some(seen), at(0)).usable;
+        assert_eq!(usable(&open), Some(true));
+        assert_eq!(usable(&open.closed()), Some(false));
     }
 
     #[test]

@@ -16,10 +16,14 @@ pub struct Observation {
     pub needed: usize,
     /// When it was looked.
     pub observed_at: DateTime<Utc>,
+    /// Nobody but the broker is let in.
+    pub is_closed: bool,
     /// Since when looks in a row have shown the same of its members: whether they are enough, and whether all serve.
     pub since: DateTime<Utc>,
     /// Since when looks in a row have shown it full, as far as they saw it; none: it is not.
     pub full_since: Option<DateTime<Utc>>,
+    /// Since when looks in a row have shown it open to its users and not full; none: it is not so.
+    pub open_since: Option<DateTime<Utc>>,
 }
 
 /// What looks at a deployment have shown again and again, and since when.
@@ -33,6 +37,8 @@ pub struct Lasting {
     pub since: DateTime<Utc>,
     /// Since when looks in a row have shown it full, as far as they saw it; none: it is not.
     pub full_since: Option<DateTime<Utc>>,
+    /// Since when looks in a row have shown it open to its users and not full; none: it is not so.
+    pub open_since: Option<DateTime<Utc>>,
 }
 
 /// The state of one member.
@@ -222,11 +228,26 @@ impl Observation {
             members,
             needed,
             observed_at: at,
+            is_closed: false,
             since: at,
             full_since: None,
+            open_since: None,
         };
-        first.full_since = first.is_full().then_some(at);
+        match first.is_full() {
+            true => first.full_since = Some(at),
+            false => first.open_since = Some(at),
+        }
         first
+    }
+
+    /// The same look at a database that lets in nobody but the broker.
+    #[must_use]
+    pub fn closed(self) -> Self {
+        Self {
+            is_closed: true,
+            open_since: None,
+            ..self
+        }
     }
 
     /// What it shows that lasts.
@@ -236,6 +257,7 @@ impl Observation {
             is_whole: self.serving() == self.members.len(),
             since: self.since,
             full_since: self.full_since,
+            open_since: self.open_since,
         }
     }
 
@@ -252,6 +274,8 @@ impl Observation {
         } else if self.serving() == 0 {
             self.full_since = before.full_since;
         }
+        let is_open = !self.is_closed && self.full_since.is_none();
+        self.open_since = is_open.then(|| before.open_since.unwrap_or(self.observed_at));
         self
     }
 

@@ -69,7 +69,11 @@ impl Operation {
     pub fn standing(&self) -> String {
         match &self.wait {
             // That says it all.
-            Some(wait @ Wait::Operation(_)) if self.progress.step.is_empty() => wait.to_string(),
+            Some(wait @ (Wait::Operation(_) | Wait::LastBackup(_)))
+                if self.progress.step.is_empty() =>
+            {
+                wait.to_string()
+            }
             Some(wait) => format!("{}; {wait}", self.progress),
             None => self.progress.to_string(),
         }

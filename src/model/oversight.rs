@@ -31,6 +31,8 @@ pub struct StepSeen {
     pub name: String,
     /// Whether it is done.
     pub is_done: bool,
+    /// When its first try began; none where an earlier version tried it.
+    pub begun_at: Option<DateTime<Utc>>,
     /// How long it took from its first try to its end; none: it is not done.
     pub took: Option<TimeDelta>,
     /// What its tries have come to.

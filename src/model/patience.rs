@@ -189,7 +189,21 @@ impl Patience {
         if is_over || gives_way {
             return Verdict::GiveUp;
         }
-        Verdict::Again(backoff(own.tries(), tries.first_pause, tries.longest_pause))
+        let pause = backoff(own.tries(), tries.first_pause, tries.longest_pause);
+        Verdict::Again(match course {
+            // The last try begins when the time is over, and not a pause later.
+            Course::Forward {
+                kind: OperationKind::FinalBackup,
+                ..
+            } => pause.min(self.left(course, all).max(tries.first_pause)),
+            _ => pause,
+        })
+    }
+
+    /// What is left of the time of a way whose tries and pauses have come to this.
+    pub fn left(&self, course: Course, all: Trial) -> Duration {
+        let budget = self.tries(course).budget;
+        budget.saturating_sub(all.spent + all.waited)
     }
 
     /// The same with more time for so many bytes.
@@ -260,6 +274,29 @@ mod tests {
             let (_, took) = tries(&patience, held_up, Cause::Shortage);
             assert!(took < HOUR / 6, "{held_up:?}: {took:?}");
         }
+    }
+
+    #[test]
+    fn a_deletion_does_not_wait_for_its_last_backup_longer_than_it_says() {
+        let patience = Patience::default();
+        let course = Course::Forward {
+            kind: OperationKind::FinalBackup,
+            bytes: 0,
+        };
+        let try_takes = Duration::from_secs(5);
+        let mut trial = Trial::default();
+        loop {
+            trial.count(Cause::Failure, try_takes);
+            match patience.verdict(course, Cause::Failure, trial, trial) {
+                Verdict::Again(pause) => trial.took(Cause::Failure, pause),
+                Verdict::GiveUp => break,
+            }
+        }
+        let most = FINAL_BACKUP_PATIENCE + STEP_BACKOFF_FIRST + try_takes;
+        assert!(
+            (FINAL_BACKUP_PATIENCE..=most).contains(&trial.spent),
+            "{trial:?}"
+        );
     }
 
     #[test]

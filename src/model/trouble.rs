@@ -17,6 +17,9 @@ pub struct Trouble {
     /// When the next one comes; none where earlier versions wrote it down.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<DateTime<Utc>>,
+    /// When the last try begins, where that is known: a deletion waits for no backup for longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<DateTime<Utc>>,
 }
 
 impl Trouble {
@@ -94,6 +97,7 @@ mod tests {
             since: "2026-11-27T08:33:01.5Z".parse().expect("a moment"),
             reason: "the members are not ready: m0 does not answer".to_owned(),
             next: None,
+            until: None,
         }
     }
 

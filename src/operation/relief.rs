@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use tokio::time::{Instant, sleep};
 
 use super::{Definition, Ending, OpenDeployment, Outcome, Step, StepError, Work, members, sizes};
@@ -17,9 +18,14 @@ use crate::{
         full::Need,
         limits::{FORGETTING_LOOK, FORGETTING_SPREADS},
         origin::Origin,
+        trouble::Moment,
     },
     store::{self, Conn, StoreError},
 };
+
+/// What is written down of a database that was full before it was closed.
+const WAS_FULL: &str = "The database was full, and its version checks no rights then: clients that reached it may \
+                        have deleted keys, until it was closed a moment later.";
 
 /// Relief.
 pub const DEFINITION: Definition = Definition {
@@ -98,9 +104,7 @@ pub async fn close_if_unsafe(work: &Work, opened: &OpenDeployment) -> Result<boo
     set_closed(work, &opened.deployment, true).await?;
     members::start_anew(work, Access::Certificates).await?;
     if sizes::fullness(work, &work.opened().await?).await?.is_full {
-        let text = "The database was full, and its version checks no rights then: clients that reached \
-                    it may have deleted keys, until it was closed a moment later.";
-        members::record_incident(work, &opened.deployment, text.to_owned()).await?;
+        members::record_incident(work, &opened.deployment, WAS_FULL.to_owned()).await?;
     }
     Ok(true)
 }
@@ -161,8 +165,8 @@ async fn open(work: Arc<Work>) -> Result<Outcome, StepError> {
     members::await_ready(&work, &opened).await?;
     let opened = guarded(&work).await?;
     let fullness = sizes::fullness(&work, &opened).await?;
-    let is_closed = opened.deployment.closed_since.is_some();
-    if is_closed {
+    let closed_since = opened.deployment.closed_since;
+    if closed_since.is_some() {
         // Nobody can undo it, and a client that was in before it was closed may have left something.
         members::restore_users(&work, &opened).await?;
     }
@@ -173,13 +177,53 @@ async fn open(work: Arc<Work>) -> Result<Outcome, StepError> {
         let relief = Relief::ClearAlarms;
         opened.engine.relieve(opened.site(), relief).await?;
     }
-    if is_closed {
+    if let Some(since) = closed_since {
         log::info!(deployment:% = opened.deployment.id; "there is room again, and it is opened to its users");
-        let text = "Nobody but the broker was let in for a while: it was full, or none of its \
-                    members ran.";
-        members::record_incident(&work, &opened.deployment, text.to_owned()).await?;
+        let text = was_closed(&work, &opened.deployment, since).await?;
+        members::record_incident(&work, &opened.deployment, text).await?;
         set_closed(&work, &opened.deployment, false).await?;
         members::start_anew(&work, Access::Passwords).await?;
     }
     Outcome::done()
+}
+
+/// What is told of a database that is opened now and was closed since `since`.
+async fn was_closed(
+    work: &Work,
+    deployment: &Deployment,
+    since: DateTime<Utc>,
+) -> Result<String, StepError> {
+    let (id, now) = (deployment.id.clone(), work.parts.clock.now());
+    let befell = work.read(move |conn| store::incident::since(conn, &id, since));
+    let was_full = befell.await?.iter().any(|of| of.message == WAS_FULL);
+    Ok(told_of_closing(since, now, was_full))
+}
+
+fn told_of_closing(since: DateTime<Utc>, until: DateTime<Utc>, was_full: bool) -> String {
+    let why = if was_full {
+        "it was full"
+    } else {
+        "it was full or none of its members ran"
+    };
+    let (since, until) = (Moment(since), Moment(until));
+    format!("It was closed to its users from {since} to {until}, because {why}.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closing_is_told_with_both_times_and_its_reason() {
+        let at = |text: &str| text.parse::<DateTime<Utc>>().expect("a moment");
+        let (since, until) = (at("2026-11-30T18:22:14Z"), at("2026-11-30T18:32:19Z"));
+        let times = "It was closed to its users from 2026-11-30 18:22:14 UTC to 2026-11-30 18:32:19 UTC, because ";
+        for (was_full, why) in [
+            (true, "it was full."),
+            (false, "it was full or none of its members ran."),
+        ] {
+            let told = told_of_closing(since, until, was_full);
+            assert_eq!(told, format!("{times}{why}"));
+        }
+    }
 }

@@ -353,48 +353,32 @@ impl Runner {
         };
         if operation.abandoned {
             let state = OperationState::Abandoned;
-            return self
-                .fail(definition, &operation, claim, state, failure)
-                .await;
+            self.fail(definition, &operation, claim, state, failure)
+                .await?;
+            return Ok(());
         }
-        match self
+        let (state, also) = match self
             .go(definition, Direction::CleanUp, &operation, claim)
             .await?
         {
-            RunEnd::Through => {
-                // What was to be deleted is there still, and there is no other way to clean it up.
-                let state = if operation.kind.deletes() && !operation.halted {
-                    OperationState::Stuck
-                } else {
-                    OperationState::Failed
-                };
-                if state == OperationState::Stuck {
-                    log::error!(
-                        operation:% = operation.id, kind:% = operation.kind,
-                        instance:% = operation.instance;
-                        "stuck: it failed ({failure}); an operator must look at it"
-                    );
-                }
-                self.fail(definition, &operation, claim, state, failure)
-                    .await
-            }
-            RunEnd::Failed(also) => {
-                log::error!(
-                    operation:% = operation.id, kind:% = operation.kind,
-                    instance:% = operation.instance;
-                    "stuck: it failed ({failure}), and cleaning up failed too ({also}); an operator must look at it"
-                );
-                self.fail(
-                    definition,
-                    &operation,
-                    claim,
-                    OperationState::Stuck,
-                    failure,
-                )
-                .await
-            }
-            RunEnd::Postponed | RunEnd::Lost | RunEnd::Halted => Ok(()),
+            // What was to be deleted is there still, and there is no other way to clean it up.
+            RunEnd::Through if operation.kind.deletes() => (OperationState::Stuck, None),
+            RunEnd::Through => (OperationState::Failed, None),
+            RunEnd::Failed(also) => (OperationState::Stuck, Some(also)),
+            RunEnd::Postponed | RunEnd::Lost | RunEnd::Halted => return Ok(()),
+        };
+        let ended = self.fail(definition, &operation, claim, state, failure.clone());
+        if ended.await? == OperationState::Stuck {
+            let also = also.map_or_else(String::new, |also| {
+                format!(", and cleaning up failed too ({also})")
+            });
+            log::error!(
+                operation:% = operation.id, kind:% = operation.kind,
+                instance:% = operation.instance;
+                "stuck: it failed ({failure}){also}; an operator must look at it"
+            );
         }
+        Ok(())
     }
 
     /// Does what was asked for, as far as it goes now. Returns why it failed, which is written down;
@@ -472,6 +456,7 @@ impl Runner {
         Ok(succeeded)
     }
 
+    /// Ends an operation that failed; returns the state in which it ended.
     async fn fail(
         &self,
         definition: &'static Definition,
@@ -479,11 +464,23 @@ impl Runner {
         claim: &Claim,
         state: OperationState,
         failure: String,
-    ) -> Result<(), StoreError> {
+    ) -> Result<OperationState, StoreError> {
         log::warn!(operation:% = operation.id, kind:% = operation.kind; "failed: {failure}");
         let (claim, now, ended) = (claim.clone(), self.parts.clock.now(), operation.clone());
         let parts = self.parts.clone();
         let written = self.parts.store.write(move |conn| {
+            store::operation::fence(conn, &claim)?;
+            let state = match state {
+                // It may have been halted after it was claimed. The deletion that halted it removes what
+                // it was to delete.
+                OperationState::Stuck
+                    if ended.kind.deletes()
+                        && store::operation::get(conn, &claim.operation)?.halted =>
+                {
+                    OperationState::Failed
+                }
+                other => other,
+            };
             store::operation::finish(conn, &claim, state, now)?;
             let ending = Ending {
                 operation: &ended,
@@ -491,15 +488,15 @@ impl Runner {
                 parts: &parts,
             };
             (definition.fail)(conn, &ending, &failure)?;
-            if state == OperationState::Stuck {
-                // The worker that goes on with it needs what was done.
-                return Ok(());
+            // The worker that goes on with what is stuck needs what was done.
+            if state != OperationState::Stuck {
+                store::step::forget_work(conn, &ended.id)?;
             }
-            store::step::forget_work(conn, &ended.id)
+            Ok::<_, StoreError>(state)
         });
-        written.await?;
+        let state = written.await?;
         self.count_end(operation, state);
-        Ok(())
+        Ok(state)
     }
 
     fn count_end(&self, operation: &Operation, state: OperationState) {

@@ -10,7 +10,13 @@ use super::{
 };
 use crate::model::{ids::DeploymentId, observation::Lasting};
 
-type Row = (bool, bool, NaiveDateTime, Option<NaiveDateTime>);
+type Row = (
+    bool,
+    bool,
+    NaiveDateTime,
+    Option<NaiveDateTime>,
+    Option<NaiveDateTime>,
+);
 
 /// What the last looks at a deployment have shown; none before the first.
 pub fn of(conn: &mut Conn<'_>, deployment: &DeploymentId) -> Result<Option<Lasting>, StoreError> {
@@ -21,17 +27,19 @@ pub fn of(conn: &mut Conn<'_>, deployment: &DeploymentId) -> Result<Option<Lasti
             seen_states::whole,
             seen_states::since,
             seen_states::full_since,
+            seen_states::open_since,
         ))
         .first(c)
         .optional())?;
-    Ok(
-        found.map(|(is_usable, is_whole, since, full_since)| Lasting {
+    Ok(found.map(
+        |(is_usable, is_whole, since, full_since, open_since)| Lasting {
             is_usable,
             is_whole,
             since: since.and_utc(),
             full_since: full_since.as_ref().map(NaiveDateTime::and_utc),
-        }),
-    )
+            open_since: open_since.as_ref().map(NaiveDateTime::and_utc),
+        },
+    ))
 }
 
 /// Keeps what looks at a deployment that is there show from now on. Where another broker has seen the same
@@ -46,7 +54,10 @@ pub fn note(
         .select(deployments::id)
         .first(c)
         .optional())?;
-    let what = |of: &Lasting| (of.is_usable, of.is_whole, of.full_since.is_some());
+    let what = |of: &Lasting| {
+        let (is_full, is_open) = (of.full_since.is_some(), of.open_since.is_some());
+        (of.is_usable, of.is_whole, is_full, is_open)
+    };
     let known = of(conn, deployment)?;
     if there.is_none() || known.is_some_and(|known| what(&known) == what(seen)) {
         return Ok(());
@@ -59,6 +70,7 @@ pub fn note(
             seen_states::whole.eq(seen.is_whole),
             seen_states::since.eq(seen.since.naive_utc()),
             seen_states::full_since.eq(seen.full_since.as_ref().map(DateTime::naive_utc)),
+            seen_states::open_since.eq(seen.open_since.as_ref().map(DateTime::naive_utc)),
         ))
         .execute(c))?;
     Ok(())

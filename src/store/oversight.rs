@@ -27,6 +27,8 @@ use crate::model::{
 pub struct Filter {
     /// Only those in this state.
     pub state: Option<OperationState>,
+    /// Only those that were halted, or only those that were not.
+    pub halted: Option<bool>,
     /// Only those of this kind.
     pub kind: Option<OperationKind>,
     /// Only those of this instance.
@@ -68,6 +70,9 @@ pub fn list(conn: &mut Conn<'_>, filter: &Filter, limit: i64) -> Result<Vec<Over
         if let Some(state) = filter.state {
             query = query.filter(operations::state.eq(state.as_str()));
         }
+        if let Some(halted) = filter.halted {
+            query = query.filter(operations::halted.eq(halted));
+        }
         if let Some(kind) = filter.kind {
             query = query.filter(operations::kind.eq(kind.as_str()));
         }
@@ -89,9 +94,16 @@ pub fn list(conn: &mut Conn<'_>, filter: &Filter, limit: i64) -> Result<Vec<Over
     rows.into_iter().map(overseen).collect()
 }
 
-/// How many operations are in each state, of those that are known still.
+/// How many operations are in each state, of those that are known still. One that was halted did not fail: a
+/// deletion stopped it.
 pub fn counts(conn: &mut Conn<'_>) -> Result<Vec<(OperationState, u64)>, StoreError> {
+    let failed = OperationState::Failed.as_str();
     let rows: Vec<(String, i64)> = each!(conn, |c| operations::table
+        .filter(
+            operations::halted
+                .eq(false)
+                .or(operations::state.ne(failed))
+        )
         .group_by(operations::state)
         .select((operations::state, count_star()))
         .load(c))?;
@@ -143,6 +155,7 @@ pub fn steps(conn: &mut Conn<'_>, id: &OperationId) -> Result<Vec<StepSeen>, Sto
             .zip(done_at)
             .map(|(begun, done)| (done - begun).max(TimeDelta::zero())),
         last_error,
+        begun_at: begun_at.map(|at| at.and_utc()),
         failed_at: failed_at.map(|at| at.and_utc()),
     };
     Ok(rows.into_iter().map(step).collect())

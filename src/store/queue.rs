@@ -376,7 +376,13 @@ fn wait_of(
     };
     if let Some(first) = ahead(&active, own) {
         let found = parse("an operation's id", &first.id).and_then(|id| find(conn, &id))?;
-        return Ok(found.map(|first| Wait::Operation(first.words().into_owned())));
+        return Ok(found.map(|first| match first.kind {
+            // One that has failed is only cleaned up.
+            OperationKind::FinalBackup if first.failure.is_none() => {
+                Wait::LastBackup(first.trouble)
+            }
+            _ => Wait::Operation(first.words().into_owned()),
+        }));
     }
     let now = of_store(conn, now)?;
     if active[own].not_before > now.naive_utc() {

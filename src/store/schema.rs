@@ -67,6 +67,7 @@ diesel::table! {
         whole -> Bool,
         since -> Timestamp,
         full_since -> Nullable<Timestamp>,
+        open_since -> Nullable<Timestamp>,
     }
 }
 

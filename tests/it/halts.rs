@@ -102,6 +102,43 @@ async fn change_binding(broker: &TestBroker, method: Method) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_unbind_that_a_deletion_stops_is_not_stuck() {
+    let script = Script::default();
+    let broker = TestBroker::in_memory_with(&[], script.surroundings()).await;
+    let inside = Inside::of(&broker);
+    broker.provision("i", json!({})).await;
+    broker.bind("i", "b").await;
+    // Its worker took it before it was halted.
+    let unbinding = script.hold(OperationKind::Unbind, "remove_user");
+    change_binding(&broker, Method::DELETE).await;
+    eventually("an unbind that runs", || async {
+        let unbind = inside.newest("i", OperationKind::Unbind).await;
+        (unbind.state == OperationState::Running).then_some(())
+    })
+    .await;
+    let held = script.hold(OperationKind::Deprovision, "destroy");
+    let deleted = broker.delete_instance("i").await;
+    drop(unbinding);
+    let unbind = eventually("the end of the unbind", || async {
+        let unbind = inside.newest("i", OperationKind::Unbind).await;
+        (!unbind.state.is_active()).then_some(unbind)
+    })
+    .await;
+    assert_eq!(unbind.state, OperationState::Failed);
+    assert!(unbind.halted);
+    let metrics = broker.osb(Method::GET, "/metrics").send().await;
+    let metrics = metrics.expect("an answer").text().await.expect("a text");
+    assert!(!metrics.contains(r#"kind="unbind",state="stuck""#));
+    drop(held);
+    let end = broker.instance_end("i", &deleted.body).await;
+    assert_eq!(end["state"], "succeeded", "{end}");
+    // Nor did it fail: the number of failed operations is for those that somebody should look at.
+    let counts = inside.operation_counts().await;
+    let failed = counts.iter().find(|(of, _)| *of == OperationState::Failed);
+    assert_eq!(failed, None, "{counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_backup_whose_instance_is_deleted_between_two_steps_goes_with_it() {
     let script = Script::default();
     let broker = TestBroker::in_memory_with(&[], script.surroundings()).await;

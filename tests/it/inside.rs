@@ -122,6 +122,11 @@ impl Inside {
         found.map(|of| of.operation.updated_at).collect()
     }
 
+    /// How many operations are in each state, as the operator's pages count them.
+    pub async fn operation_counts(&self) -> Vec<(OperationState, u64)> {
+        self.read(store::oversight::counts).await
+    }
+
     /// Waits until nothing is queued or running on an instance.
     pub async fn idle(&self, instance: &str) {
         eventually("the end of all operations", || async {

@@ -196,7 +196,16 @@ fn stretches(readings: &[Reading], from: DateTime<Utc>, now: DateTime<Utc>) -> V
 
 impl Stretch {
     fn is_outage(&self) -> bool {
+        self.is_short() || self.is_closed()
+    }
+
+    fn is_short(&self) -> bool {
         self.serving.is_some_and(|serving| serving < self.members)
+    }
+
+    /// Whether all members served, and its users were not let in.
+    fn is_closed(&self) -> bool {
+        self.serving.is_some() && !self.is_short() && !self.is_usable
     }
 
     /// A class of the style sheet.
@@ -204,7 +213,7 @@ impl Stretch {
         match self.serving {
             None => "unseen-time",
             Some(_) if !self.is_usable => "down-time",
-            Some(_) if self.is_outage() => "short-time",
+            Some(_) if self.is_short() => "short-time",
             Some(_) => "whole-time",
         }
     }
@@ -218,11 +227,17 @@ impl Stretch {
         let (from, until) = (self.from.format("%-d %b, %H:%M"), self.until.format(form));
         let how = match self.serving {
             None => "nobody could look".to_owned(),
-            Some(serving) if self.is_outage() && !self.is_usable => {
-                format!("at worst {serving} of {} served, too few", self.members)
+            Some(serving) if self.is_short() && !self.is_usable => {
+                format!(
+                    "at worst {serving} of {} served, and it could not be used",
+                    self.members
+                )
             }
-            Some(serving) if self.is_outage() => {
+            Some(serving) if self.is_short() => {
                 format!("at worst {serving} of {} served", self.members)
+            }
+            Some(serving) if self.is_closed() => {
+                format!("{serving} of {} served, closed to its users", self.members)
             }
             Some(serving) => format!("{serving} of {} served", self.members),
         };
@@ -262,13 +277,18 @@ fn sizes(readings: &[Reading]) -> String {
 }
 
 fn members(stretches: &[Stretch]) -> String {
-    let outages = stretches.iter().filter(|of| of.is_outage()).count();
-    let was_seen = stretches.iter().any(|of| of.serving.is_some());
-    match outages {
-        _ if !was_seen => "Nobody could look at the members.".to_owned(),
-        0 => "All members served whenever the broker looked.".to_owned(),
-        _ => "Not all members served; each quarter of an hour has the colour of its worst moment:"
-            .to_owned(),
+    let was = |how: fn(&Stretch) -> bool| stretches.iter().any(how);
+    let worst = "each quarter of an hour has the colour of its worst moment:";
+    if !was(|of| of.serving.is_some()) {
+        return "Nobody could look at the members.".to_owned();
+    }
+    match (was(Stretch::is_short), was(Stretch::is_closed)) {
+        (false, false) => "All members served whenever the broker looked.".to_owned(),
+        (false, true) => format!("It was closed to its users at times; {worst}"),
+        (true, false) => format!("Not all members served; {worst}"),
+        (true, true) => {
+            format!("Not all members served, and it was closed to its users at times; {worst}")
+        }
     }
 }
 
@@ -358,7 +378,31 @@ mod tests {
         assert_eq!(day.worst, "down-time");
         assert_eq!(
             day.outages,
-            ["14 Nov, 22:45 to 23:00 UTC: at worst 1 of 3 served, too few"]
+            ["14 Nov, 22:45 to 23:00 UTC: at worst 1 of 3 served, and it could not be used"]
+        );
+    }
+
+    #[test]
+    fn a_time_in_which_it_was_closed_to_its_users_is_an_outage() {
+        let mut history = history(&[(0, None, Some(3)), (30, None, Some(3))]);
+        history.note(Reading {
+            at: at(30),
+            allocated: None,
+            used: None,
+            quota: 4096,
+            members: 3,
+            serving: Some(3),
+            usable: Some(false),
+        });
+        let day = &drawings(&history, at(-60), at(45))[0];
+        assert_eq!(
+            day.members,
+            "It was closed to its users at times; each quarter of an hour has the colour of its worst moment:"
+        );
+        assert_eq!(day.worst, "down-time");
+        assert_eq!(
+            day.outages,
+            ["14 Nov, 22:45 to 23:00 UTC: 3 of 3 served, closed to its users"]
         );
     }
 

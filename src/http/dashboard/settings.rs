@@ -2,7 +2,7 @@
 
 use actix_web::{HttpRequest, ResponseError as _, http::StatusCode, web};
 use askama::Template;
-use chrono::Weekday;
+use chrono::{TimeDelta, Weekday};
 use serde_json::json;
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
     id::Id,
     path_of,
     shell::{Shell, after_deletion_of, answer},
-    show::{Moment, counted},
+    show::{Moment, counted, duration},
     update,
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
         backup::{Backup, BackupState},
         ids::InstanceId,
         instance::{DELETE_PROTECTION, InstanceState},
-        limits::{HISTORY_KEPT, INSTANCE_NAME_CHARS_MAX, UNIT_BYTES},
+        limits::{FINAL_BACKUP_PATIENCE, HISTORY_KEPT, INSTANCE_NAME_CHARS_MAX, UNIT_BYTES},
         schedule::minute_of_day,
         sentence::capitalized,
         session::{Scope, Session},
@@ -569,13 +569,31 @@ fn database(broker: &Broker, view: &InstanceView) -> String {
     let deployment = &view.of.deployment;
     let seen = broker.vitals.last_seen(deployment);
     let members = counted(broker.inventory.members_of(deployment), "member");
+    let when = if takes_last_backup(broker, view) && is_down(broker, view) {
+        "within a minute after the last backup was taken or given up"
+    } else {
+        "within a minute"
+    };
     match seen.and_then(|seen| seen.database_bytes()) {
         Some(bytes) => format!(
-            "The database: {} on each of {members}, within a minute.",
+            "The database: {} on each of {members}, {when}.",
             size(bytes)
         ),
-        None => format!("The database on {members}, within a minute."),
+        None => format!("The database on {members}, {when}."),
     }
+}
+
+/// Whether a deletion begins with a last backup.
+fn takes_last_backup(broker: &Broker, view: &InstanceView) -> bool {
+    let instance = &view.of.instance;
+    let rules = broker.inventory.after_delete(instance);
+    instance.state == InstanceState::Ready && rules.takes_final_backup(instance)
+}
+
+/// Whether too few members served when they were seen last: a backup of it is likely to fail.
+fn is_down(broker: &Broker, view: &InstanceView) -> bool {
+    let seen = broker.vitals.last_seen(&view.of.deployment);
+    seen.is_some_and(|seen| !seen.is_usable())
 }
 
 /// The backups: all of them go, or all of them stay for a while.
@@ -597,7 +615,16 @@ fn backups(view: &InstanceView) -> String {
 }
 
 /// The last backup of an instance, as a sentence.
-const ONE_MORE: &str = "A last backup, which is taken before anything is deleted.";
+fn one_more(is_down: bool) -> String {
+    if is_down {
+        let time = TimeDelta::from_std(FINAL_BACKUP_PATIENCE).unwrap_or_default();
+        return format!(
+            "A last backup, if enough members answer: the broker tries it for {} before it deletes anything.",
+            duration(time)
+        );
+    }
+    "A last backup, which is taken before anything is deleted.".to_owned()
+}
 
 /// What stays, and for how long.
 fn stays(broker: &Broker, view: &InstanceView) -> Vec<String> {
@@ -605,16 +632,13 @@ fn stays(broker: &Broker, view: &InstanceView) -> Vec<String> {
     if view.kept.days_after_delete > 0 {
         let instance = &view.of.instance;
         let days = counted(view.kept.days_after_delete, "day");
-        let (rules, ready) = (
-            broker.inventory.after_delete(instance),
-            instance.state == InstanceState::Ready,
-        );
-        let takes_one = ready && rules.takes_final_backup(instance);
+        let takes_one = takes_last_backup(broker, view);
+        let one_more = one_more(is_down(broker, view));
         let is_complete = |backup: &Backup| backup.state == BackupState::Complete;
         let kept = match (view.backups.iter().any(is_complete), takes_one) {
-            (true, true) => Some(format!("{} {ONE_MORE}", backups(view))),
+            (true, true) => Some(format!("{} {one_more}", backups(view))),
             (true, false) => Some(backups(view)),
-            (false, true) => Some(ONE_MORE.to_owned()),
+            (false, true) => Some(one_more),
             (false, false) => None,
         };
         if let Some(kept) = kept {

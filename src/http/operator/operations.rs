@@ -235,6 +235,7 @@ fn asked(request: &HttpRequest) -> Result<OperationsQuery, HttpError> {
     }
     Ok(OperationsQuery {
         state: read("state", given("state"), OperationState::parse)?,
+        halted: None,
         kind: read("kind", given("kind"), OperationKind::parse)?,
         instance: read(
             "instance",

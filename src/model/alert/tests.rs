@@ -214,6 +214,12 @@ fn what_all_members_complain_of_is_told_once() {
         serving(QUOTA, &[Complaint::Full]),
         silent(),
     ]);
+    let full = Observation {
+        full_since: Some(at(7)),
+        ..full
+    };
+    let alerts = of_storage(&full, &database());
+    assert_eq!(alerts[0].since, Some(at(7)));
     let told = told(Some(&full));
     let gravities: Vec<Gravity> = told.iter().map(|alert| alert.0).collect();
     // That all of the quota is used is not said beside it.
@@ -271,6 +277,15 @@ fn what_is_known_of_the_database_is_told_whatever_its_members_say() {
     };
     let expected = "2023-11-14 22:13:20 UTC: There was a user.".to_owned();
     assert_eq!(told(&incident), [(Gravity::Warning, expected)]);
+    let says_when = "It was closed until 2023-11-14 22:13:20 UTC.".to_owned();
+    let incident = DatabaseWatch {
+        incidents: vec![Incident {
+            at: at(0),
+            message: says_when.clone(),
+        }],
+        ..database()
+    };
+    assert_eq!(told(&incident), [(Gravity::Warning, says_when)]);
 }
 
 #[test]

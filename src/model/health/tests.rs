@@ -11,6 +11,7 @@ use crate::model::{
     operation::{OperationState, Progress},
     origin::Origin,
     repair::{Damage, Repair},
+    trouble::Trouble,
 };
 
 fn at(seconds: i64) -> DateTime<Utc> {
@@ -101,6 +102,26 @@ fn a_full_database_is_full_since_the_same_moment_whatever_becomes_of_its_members
             (5, Some(2)),
             (5, None)
         ]
+    );
+}
+
+#[test]
+fn a_database_is_ready_since_it_was_opened_or_had_room_again() {
+    let first = seen_at(1, &WELL);
+    let full = seen_at(2, &[Full, Serves, Serves]).after(&first.lasting());
+    let closed = seen_at(3, &WELL).closed().after(&full.lasting());
+    let open = seen_at(4, &WELL).after(&closed.lasting());
+    let later = seen_at(5, &WELL).after(&open.lasting());
+    assert_eq!(
+        [&first, &full, &closed, &open, &later].map(|seen| seen.open_since),
+        [Some(at(1)), None, None, Some(at(4)), Some(at(4))]
+    );
+    let told = of(&life(InstanceState::Ready), &database(), Some(&later));
+    assert_eq!((told.state, told.since), (HealthState::Ready, Some(at(4))));
+    assert_eq!(
+        told.message,
+        "All 3 members have served since 2023-11-14 22:13:21 UTC, and it has had room for writes since \
+         2023-11-14 22:13:24 UTC. Nothing to do."
     );
 }
 
@@ -286,6 +307,37 @@ fn what_failed_or_is_stuck_says_why() {
         told.message,
         "Its deletion failed, and so did the clean-up, at 2023-11-14 22:13:50 UTC: no answer. The broker's \
          operator has to retry it or give it up."
+    );
+}
+
+#[test]
+fn a_deletion_that_waits_for_its_last_backup_says_until_when() {
+    let trouble = Trouble {
+        tries: 2,
+        since: at(20),
+        reason: "no answer within 20 s".to_owned(),
+        next: None,
+        until: Some(at(140)),
+    };
+    let backup = Operation {
+        trouble: Some(trouble),
+        ..operation(OperationKind::FinalBackup, OperationState::Running, None)
+    };
+    let deletion = Operation {
+        progress: Progress::default(),
+        ..operation(OperationKind::Deprovision, OperationState::Queued, None)
+    };
+    let deleting = Life {
+        under_way: vec![backup, deletion],
+        ..life(InstanceState::Deleting)
+    };
+    let told = of(&deleting, &database(), None);
+    assert_eq!(told.state, HealthState::Deleting);
+    assert_eq!(
+        told.message,
+        "It is being deleted, with its bindings, since 2023-11-14 22:13:40 UTC: the deletion waits for its last \
+         backup, which fails (no answer within 20 s); the broker tries it until 2023-11-14 22:15:40 UTC, and then \
+         deletes the instance without it: older backups stay."
     );
 }
 

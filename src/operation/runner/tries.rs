@@ -11,8 +11,9 @@ use crate::{
     metrics::Tried,
     model::{
         failure::kept,
+        ids::InstanceId,
         limits::{PAUSE_AHEAD_MAX, PAUSE_IN_PLACE_MAX},
-        operation::{Claim, Operation, Progress},
+        operation::{Claim, Operation, OperationKind, Progress},
         patience::{Cause, Course, Patience, Trial, Verdict},
         trouble::{Moment, Trouble},
     },
@@ -43,6 +44,8 @@ struct Failure {
     /// For people.
     message: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    /// The members gave no answer.
+    is_silent: bool,
     took: Duration,
     /// For how long nobody asks the members of the instance for anything.
     rest: Option<Duration>,
@@ -57,6 +60,7 @@ impl Failure {
             message: "the members did not answer; the broker waits before it asks them again"
                 .to_owned(),
             source: None,
+            is_silent: true,
             took: Duration::ZERO,
             rest: Some(rest),
         }
@@ -154,6 +158,7 @@ impl Runner {
             Err(interruption) => return Ok(TryEnd::Ended(interruption.into())),
         };
         self.heed_silence(operation, &outcome);
+        let is_silent = matches!(&outcome, Err(error) if error.is_silence());
         if let Some(tried) = tried_so(&outcome) {
             self.parts.metrics.tried(operation.kind, tried);
         }
@@ -180,6 +185,7 @@ impl Runner {
             starts_over,
             message,
             source,
+            is_silent,
             took: tried.elapsed(),
             rest: self.rest(&operation.instance).filter(|_| asks),
         };
@@ -354,7 +360,7 @@ impl Count {
         if self.direction == Direction::Forward && operation.halted {
             return Ok(None);
         }
-        let (verdict, trial) = self.verdict(conn, &operation)?;
+        let (verdict, trial, left) = self.verdict(conn, &operation)?;
         let message = kept(&self.failure.message);
         let before = operation.trouble;
         let trouble = Trouble {
@@ -364,6 +370,15 @@ impl Count {
             next: match verdict {
                 Verdict::Again(pause) => Some(self.now + pause),
                 Verdict::GiveUp => None,
+            },
+            until: match verdict {
+                Verdict::Again(pause)
+                    if operation.kind == OperationKind::FinalBackup
+                        && self.direction == Direction::Forward =>
+                {
+                    Some(self.now + pause.max(left))
+                }
+                _ => None,
             },
         };
         let error = with_causes(&self.failure.message, self.failure.source.as_deref());
@@ -386,14 +401,14 @@ impl Count {
         Ok(Some((verdict, trouble)))
     }
 
-    /// What follows, and the trials of the step with this one.
+    /// What follows, the trials of the step with this one, and what time is left for more.
     fn verdict(
         &self,
         conn: &mut Conn<'_>,
         operation: &Operation,
-    ) -> Result<(Verdict, Trial), StoreError> {
+    ) -> Result<(Verdict, Trial, Duration), StoreError> {
         let (cause, rest) = (self.failure.cause, self.failure.rest.unwrap_or_default());
-        let course = course(conn, self.direction, operation)?;
+        let course = course(conn, self.direction, operation, self.failure.is_silent)?;
         let mut trials = store::step::trials(conn, &self.claim.operation)?;
         let own = trials.entry(self.step.to_owned()).or_default();
         own.count(cause, self.failure.took);
@@ -413,7 +428,7 @@ impl Count {
         if let Verdict::Again(pause) = verdict {
             own.took(cause, pause);
         }
-        Ok((verdict, own))
+        Ok((verdict, own, self.patience.left(course, all)))
     }
 }
 
@@ -435,11 +450,13 @@ fn failed_for_good(step: &Step, trouble: &Trouble) -> String {
     )
 }
 
-/// How patient a run through the steps of an operation is to be.
+/// How patient a run through the steps of an operation is to be. Members that give no answer send no bytes, so
+/// the size of what they hold asks for no patience.
 fn course(
     conn: &mut Conn<'_>,
     direction: Direction,
     operation: &Operation,
+    is_silent: bool,
 ) -> Result<Course, StoreError> {
     let (kind, halted) = (operation.kind, operation.halted);
     Ok(match direction {
@@ -448,12 +465,21 @@ fn course(
             kind,
             bytes: match (&operation.source, kind) {
                 (Some(source), _) => source.manifest.stored.snapshot_bytes,
-                (None, kind) if kind.takes_backup() => {
-                    store::deployment::of_instance(conn, &operation.instance)?
-                        .map_or(0, |(deployment, _)| deployment.quota_bytes())
+                (None, kind) if kind.takes_backup() && !is_silent => {
+                    size_seen(conn, &operation.instance)?
                 }
                 _ => 0,
             },
         },
     })
+}
+
+/// How large a database was when it was seen last, in bytes; what it may have, where nobody has seen it.
+fn size_seen(conn: &mut Conn<'_>, instance: &InstanceId) -> Result<u64, StoreError> {
+    let Some((deployment, _)) = store::deployment::of_instance(conn, instance)? else {
+        return Ok(0);
+    };
+    let history = store::reading::of(conn, &deployment.id)?;
+    let seen = history.readings().iter().rev().find_map(|of| of.allocated);
+    Ok(seen.unwrap_or_else(|| deployment.quota_bytes()))
 }

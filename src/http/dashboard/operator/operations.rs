@@ -23,10 +23,14 @@ use crate::{
         instance::Names,
         limits::ROWS_ON_A_PAGE,
         operation::{Operation, OperationKind, OperationState},
-        oversight::Overseen,
+        oversight::{Overseen, StepSeen},
         session::Session,
+        trouble::Moment as At,
     },
 };
+
+/// What the list calls operations that a deletion stopped. They are no failed ones.
+const STOPPED: &str = "stopped";
 
 /// States that a list can be held to, with what people call them.
 const STATES: [(OperationState, &str); 6] = [
@@ -76,8 +80,9 @@ impl Row {
         let waits = operation.state == OperationState::Queued && seen.not_before > now;
         let trouble = operation.trouble.as_ref().map(|trouble| {
             let tries = tries(trouble.tries);
+            let since = At(trouble.since);
             dates_whole(&format!(
-                "{tries} in a row came to nothing: {}",
+                "{tries} in a row came to nothing since {since}: {}",
                 trouble.reason
             ))
         });
@@ -115,6 +120,22 @@ fn says(operation: &Operation, now: DateTime<Utc>) -> String {
     }
 }
 
+/// What the list can be held to, by what addresses and people call it.
+fn states() -> impl Iterator<Item = (String, String)> {
+    let states = STATES.map(|(state, label)| (state.as_str(), label));
+    let states = states.into_iter().chain([(STOPPED, "Stopped")]);
+    states.map(|(state, label)| (state.to_owned(), label.to_owned()))
+}
+
+/// Whether a list that is held to this state has those that were halted; none: it does not matter.
+fn halted(state: &str) -> Option<bool> {
+    match state {
+        STOPPED => Some(true),
+        failed if failed == OperationState::Failed.as_str() => Some(false),
+        _ => None,
+    }
+}
+
 /// `GET /dashboard/operations`
 pub async fn page(
     api: web::Data<Api>,
@@ -132,6 +153,7 @@ pub async fn page(
     let meant = Meant::by(&instance, &estate);
     let asked = OperationsQuery {
         state: OperationState::parse(&state),
+        halted: halted(&state),
         kind: OperationKind::parse(&kind),
         instance: meant.one(),
         before: before.parse().ok(),
@@ -161,12 +183,11 @@ pub async fn page(
     shell.here = "operations";
     shell.follows = true;
     shell.under_way = (found.operations.iter()).any(|seen| seen.operation.state.is_active());
-    let states = STATES.map(|(state, label)| (state.as_str().to_owned(), label.to_owned()));
     let kinds = OperationKind::ALL.map(|kind| (kind.to_string(), kind.words().to_owned()));
     let page = ListPage {
         shell,
         counts: counts(&api, &estate).await?,
-        states: Choice::among("Any state", states, &state),
+        states: Choice::among("Any state", states(), &state),
         kinds: Choice::among("Any kind", kinds, &kind),
         rows: (found.operations.iter())
             .map(|of| Row::of(of, found.names.get(&of.operation.instance), now))
@@ -204,9 +225,8 @@ struct Step {
 }
 
 impl Step {
-    fn of(StepTold { seen: step, title }: &StepTold, now: DateTime<Utc>) -> Self {
+    fn of(StepTold { seen: step, title }: &StepTold, is_active: bool, now: DateTime<Utc>) -> Self {
         let trial = &step.trial;
-        let spent = TimeDelta::from_std(trial.spent + trial.waited).unwrap_or_default();
         Self {
             title: title.clone(),
             label: if step.is_done { "done" } else { "not done" },
@@ -215,11 +235,20 @@ impl Step {
                 (failures, 0) => format!("{failures} failed"),
                 (failures, short) => format!("{failures} failed, {short} waited for resources"),
             },
-            took: duration(step.took.unwrap_or(spent)),
+            took: duration(passed(step, is_active, now)),
             error: step.last_error.clone(),
             failed: step.failed_at.map(|at| Moment::new(at, now)),
         }
     }
+}
+
+/// The time that has passed since a step was begun; of one that is tried no more, up to its last failure. A pause
+/// that has just begun is no part of it.
+fn passed(step: &StepSeen, is_active: bool, now: DateTime<Utc>) -> TimeDelta {
+    let until = if is_active { Some(now) } else { step.failed_at };
+    let passed = || Some(until? - step.begun_at?);
+    let took = step.took.or_else(passed).unwrap_or_default();
+    took.max(TimeDelta::zero())
 }
 
 /// `GET /dashboard/operations/:oid`
@@ -242,7 +271,9 @@ pub async fn show(
         row: Row::of(&detail.seen, detail.name.as_ref(), now),
         href: format!("{OPERATIONS}/{}", operation.id),
         facts: facts(&detail),
-        steps: detail.steps.iter().map(|of| Step::of(of, now)).collect(),
+        steps: (detail.steps.iter())
+            .map(|of| Step::of(of, operation.state.is_active(), now))
+            .collect(),
         retry: what_a_retry_does(&detail.seen).filter(|_| may),
         abandon: what_giving_up_does(&detail.seen).filter(|_| may),
         left: detail.left,
@@ -342,4 +373,33 @@ pub async fn abandon(
     }
     api.broker.oversight.abandon(id.clone()).await?;
     Ok(see_other(&format!("{OPERATIONS}/{id}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::patience::Trial;
+
+    #[test]
+    fn a_step_has_the_duration_that_has_passed() {
+        let at = |seconds: i64| DateTime::from_timestamp(1_700_000_000 + seconds, 0);
+        let step = |took| StepSeen {
+            name: "snapshot".to_owned(),
+            is_done: false,
+            begun_at: at(0),
+            took,
+            trial: Trial {
+                failures: 9,
+                spent: std::time::Duration::from_secs(147),
+                ..Trial::default()
+            },
+            last_error: None,
+            failed_at: at(90),
+        };
+        let now = at(98).expect("a moment");
+        let seconds = |step: &StepSeen, is_active| passed(step, is_active, now).num_seconds();
+        assert_eq!(seconds(&step(None), true), 98);
+        assert_eq!(seconds(&step(None), false), 90);
+        assert_eq!(seconds(&step(Some(TimeDelta::seconds(7))), false), 7);
+    }
 }

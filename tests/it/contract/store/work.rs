@@ -207,6 +207,7 @@ pub(super) async fn what_has_failed_in_passing_can_be_tried_at_once<K: Kind>() {
                 since: noon(),
                 reason: "the members do not answer".to_owned(),
                 next: Some(seconds(60)),
+                until: Some(seconds(90)),
             };
             operation::set_trouble(conn, &claim, Some(&trouble).filter(|_| fails))?;
             operation::postpone(conn, &claim, noon(), Duration::from_secs(60))
@@ -250,6 +251,7 @@ pub(super) async fn an_old_worker_changes_nothing<K: Kind>() {
                 since: noon(),
                 reason: "old".to_owned(),
                 next: None,
+                until: None,
             };
             let failed = step::FailedTry {
                 step: "step",
@@ -341,6 +343,7 @@ pub(super) async fn results_of_steps_are_kept_until_the_work_is_over<K: Kind>() 
         since: noon(),
         reason: "it does not answer".to_owned(),
         next: Some(noon()),
+        until: None,
     };
     let result = json!({"key": "a secret", "parts": [1, 2.5, null]});
     let turn = Turn::of("m1", 1, 3, "to version 3.6.5");

@@ -1,0 +1,1 @@
+ALTER TABLE seen_states DROP COLUMN open_since;
