@@ -5,8 +5,8 @@ use serde_json::json;
 use super::{Session, error::Result, waits::health_in_full};
 
 /// What is missing where an instance is shown to who only reads.
-pub(super) const NOT_FOR_READERS: &str = "These credentials only read: the broker tells them neither of last operations \
-     nor of upgrades; `compose-broker tasks NAME` lists what was done.";
+pub(super) const NOT_FOR_READERS: &str = "These credentials only read: the broker tells them neither of last \
+     operations nor of upgrades. What was done: compose-broker tasks NAME";
 
 impl Session {
     /// `service`, for who only reads. As with all that operators look at, it need not be among the names.

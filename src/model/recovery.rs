@@ -12,8 +12,8 @@ use super::{
 /// What operators are told of a database that lacks members, beside what its users are told.
 pub fn for_operators(instance: &str) -> String {
     format!(
-        "For operators: `compose-broker recover {instance} --from survivor` says what can bring it back, and what \
-         that loses; see docs/operating/recovery.md."
+        "For operators: compose-broker recover {instance} --from survivor says what can bring it back, and what that \
+         loses; see docs/operating/recovery.md."
     )
 }
 
