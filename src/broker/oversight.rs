@@ -68,6 +68,8 @@ pub struct OperationDetail {
     pub seen: Overseen,
     /// What people call its instance, where that is known.
     pub name: Option<String>,
+    /// The user who asked for it, where one is known.
+    pub user: Option<String>,
     /// Its steps, in the order in which they were first tried.
     pub steps: Vec<StepTold>,
     /// What may be left of it, of one that nobody goes on with.
@@ -174,7 +176,9 @@ impl Oversight {
                 store::queue::find_waits(conn, [&mut seen.operation], &limits, now)?;
                 let (instance, kind) = (&seen.operation.instance, seen.operation.kind);
                 let steps = store::oversight::steps(conn, &id)?.into_iter();
+                let asked = std::slice::from_ref(&id);
                 Ok(Some(OperationDetail {
+                    user: store::audit::askers(conn, instance, asked)?.remove(&id),
                     name: store::instance::names(conn, [instance])?.remove(instance),
                     steps: steps.map(|seen| told(seen, titles, kind)).collect(),
                     left: left_behind(conn, &seen.operation)?,

@@ -517,8 +517,10 @@ pub(super) fn reached(
 /// What somebody is told who may read alone and wants more.
 pub fn read_only() -> BrokerError {
     BrokerError::Denied(
-        "These credentials read what the operator sees: they change nothing, and no data of users is \
-         given to them. Sign in with the platform's user name and password to do this."
+        "These credentials only read: all below /operator, the pages, and of the Compose API deployments, \
+         alerts, members, recipes, history, versions, sizes, storage, schedules and the list of backups. They \
+         change nothing, and get no credentials, links, downloads and logs. Use the platform's user name and \
+         password for that."
             .to_owned(),
     )
 }

@@ -11,10 +11,10 @@ use super::{
     download,
     error::{Error, HttpError, Result},
     show::{moment, tied_size},
+    waits::waits_until,
 };
 use crate::model::{
     choice::LATEST,
-    health::HealthState,
     limits::{CLIENT_FIRST_LOOK, CLIENT_POLL, upload::IMPORTED_BACKUPS_MAX},
     period::BackupKind,
     size::size,
@@ -139,11 +139,10 @@ impl Session {
                 }
             }
             if let Ok(deployment) = api.deployment().await
-                && deployment["health"]["state"] == HealthState::Down.as_str()
+                && let Some(until) = waits_until(&deployment["health"])
             {
-                self.show.note(&format!(
-                    "{name} is down: the backup waits until enough members serve"
-                ));
+                self.show
+                    .note(&format!("{name} is down: the backup waits {until}"));
             }
             let recipe = api.begin_backup().await?;
             let id = text(&recipe["backup_id"]);
@@ -151,14 +150,14 @@ impl Session {
                 self.show.note(&format!(
                     "The backup has started. Check: compose-broker backups {name}"
                 ));
-                return api.backup(&id).await;
+                return shown(api, &id).await;
             }
             let title = format!("back up {name}");
             let left =
                 format!("The backup goes on without you. Check: compose-broker backups {name}");
             self.wait_for_recipe(api, &title, &left, &text(&recipe["id"]))
                 .await?;
-            api.backup(&id).await
+            shown(api, &id).await
         });
         self.show_backup(done.await?)
     }
@@ -168,12 +167,13 @@ impl Session {
         let changed = self.with_api(name, async |api| {
             let id = chosen(api, name, id).await?;
             let changed = api.change_backup(&id, change).await;
-            changed.map_err(|error| unless_missing(error, name, &id))
+            let changed = changed.map_err(|error| unless_missing(error, name, &id))?;
+            Ok((changed, api.backups().await.ok()))
         });
         self.show_backup(changed.await?)
     }
 
-    fn show_backup(&self, mut backup: Value) -> Result<()> {
+    fn show_backup(&self, (mut backup, listed): Shown) -> Result<()> {
         // It needs no credentials, and a result may be kept for longer than it is good for.
         if let Some(backup) = backup.as_object_mut() {
             backup.remove("download_link");
@@ -193,7 +193,8 @@ impl Session {
             ("proved", self.proof(&backup)),
             (
                 "expires",
-                Some(self.expires(&backup, None)).filter(|end| !end.is_empty()),
+                Some(self.expires(&backup, kept_by(&backup, listed.as_ref())))
+                    .filter(|end| !end.is_empty()),
             ),
             (
                 "note",
@@ -307,6 +308,24 @@ impl Session {
     }
 }
 
+/// A backup, and all that there are with how many are kept, where the broker tells.
+type Shown = (Value, Option<(Vec<Value>, Value)>);
+
+/// A backup as a result shows it.
+async fn shown(api: &Compose<'_>, id: &str) -> Result<Shown> {
+    Ok((api.backup(id).await?, api.backups().await.ok()))
+}
+
+/// How many backups on demand are kept, and those that are newer than this one.
+fn kept_by<'a>(
+    backup: &Value,
+    listed: Option<&'a (Vec<Value>, Value)>,
+) -> Option<(u64, &'a [Value])> {
+    let (backups, retention) = listed?;
+    let place = backups.iter().position(|of| of["id"] == backup["id"])?;
+    Some((retention["on_demand_kept"].as_u64()?, &backups[..place]))
+}
+
 /// The id of the backup that a user means: its own, or that of the newest complete one, by `latest` and the like.
 async fn chosen(api: &Compose<'_>, name: &str, backup: &str) -> Result<String> {
     let kind = match backup.split_once(':') {
@@ -375,7 +394,7 @@ fn proved(backup: &Value) -> &'static str {
         (Some("complete"), Some("flawed")) => "flawed",
         // The broker cannot open it.
         (Some("complete"), Some(_)) if backup["sealed_for"].is_string() => "never",
-        (Some("complete"), Some(_)) => "not yet",
+        (Some("complete"), Some(_)) => "not proved yet",
         _ => "",
     }
 }

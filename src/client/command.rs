@@ -543,9 +543,9 @@ impl Parameters {
                 .map_err(|e| Error::Usage(format!("-c: {file} cannot be read: {e}")))?
         };
         let value: Value = serde_json::from_str(without_bom(&text))
-            .map_err(|e| Error::Usage(format!("-c: no JSON: {e}")))?;
+            .map_err(|e| Error::Usage(format!("-c is not JSON: {e}")))?;
         if !value.is_object() {
-            return Err(Error::Usage("-c: no JSON object".into()));
+            return Err(Error::Usage("-c is not a JSON object".into()));
         }
         Ok(Some(value))
     }

@@ -72,7 +72,7 @@ impl<'a> Compose<'a> {
     ///
     /// # Errors
     ///
-    /// There is no such instance, or no answer.
+    /// There is no such instance, it is not for them, or there is no answer.
     pub async fn opened(
         http: &'a Http,
         root: &Url,
@@ -94,7 +94,7 @@ impl<'a> Compose<'a> {
                 Ok(Some(api))
             }
             // This API's own way to say so; what is another's says nothing of instances.
-            (404, _) if told.is_some_and(|told| told["errors"]["base"].is_array()) => {
+            (403 | 404, _) if told.is_some_and(|told| told["errors"]["base"].is_array()) => {
                 Err(answer.refusal().into())
             }
             (429, _) => Err(answer.refusal().into()),

@@ -68,7 +68,7 @@ pub enum HttpError {
 impl Refusal {
     fn text(&self) -> String {
         let what = match self.status {
-            401 | 403 => "the broker does not know these credentials",
+            401 => "the broker does not know these credentials",
             400..=499 => "the broker refuses",
             500..=599 => "the broker failed",
             _ => "the broker says what was not asked for",
@@ -83,6 +83,17 @@ impl Refusal {
 }
 
 impl Error {
+    /// Whether the broker knows the credentials, and does not let them do this.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Refused(refusal) if refusal.status == 403)
+    }
+
+    /// Whether something else is being done to the same (OSB's `ConcurrencyError`).
+    pub fn is_concurrency(&self) -> bool {
+        matches!(self, Self::Refused(refusal)
+            if refusal.code.as_deref() == Some("ConcurrencyError"))
+    }
+
     /// What the client ends with: 2 when it was used wrongly, 130 as every program that Ctrl-C ends.
     pub fn exit_code(&self) -> u8 {
         match self {
@@ -96,5 +107,27 @@ impl Error {
     pub fn file(file: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let file = file.into();
         |source| Self::File { file, source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_known_and_may_not_is_not_called_unknown() {
+        for (status, expected) in [
+            (401, "the broker does not know these credentials (401): why"),
+            (403, "the broker refuses (403): why"),
+            (422, "the broker refuses (422): why"),
+        ] {
+            let refusal = Refusal {
+                status,
+                code: None,
+                description: Some("why".to_owned()),
+            };
+            assert_eq!(refusal.to_string(), expected);
+            assert_eq!(Error::from(refusal).is_denied(), status == 403);
+        }
     }
 }

@@ -8,11 +8,11 @@ use super::{
     Session,
     command::AuditOf,
     error::{Error, Result},
-    operations::{named, text, there},
+    operations::{by, door, named, text, there},
     osb::given,
     show::tied_size,
 };
-use crate::model::{duration::duration, operation::OperationState, origin::Origin};
+use crate::model::{duration::duration, operation::OperationState};
 
 impl Session {
     /// `alerts`
@@ -84,10 +84,7 @@ impl Session {
                 .zip(moment("updated_at"))
                 .filter(|_| is_over)
                 .map(|(began, ended)| ended - began);
-            let detail = match recipe["status"].as_str() {
-                Some("complete") => String::new(),
-                _ => text(recipe, "status_detail"),
-            };
+            let detail = detail_of(recipe).unwrap_or_default();
             [
                 text(recipe, "id"),
                 text(recipe, "name"),
@@ -190,14 +187,30 @@ impl Session {
                 times.map_or(String::new(), |times| times.to_string()),
             ]
         });
-        let head = ["AT", "WHAT", "BY", "USER", "FROM", "INSTANCE", "TIMES"];
-        let shown = self.show.listed(head, rows, "No entries.");
+        let shown = self.entries(rows.collect());
         self.show.result(&shown, &told)?;
         if let Some(next) = told["next_before"].as_i64() {
             self.show
                 .note(&format!("there are more: add --before {next}"));
         }
         Ok(())
+    }
+
+    /// Entries of the audit. Most stand for one time each: without one of several, nothing is said of it.
+    fn entries(&self, rows: Vec<[String; 7]>) -> String {
+        let head = ["AT", "WHAT", "BY", "USER", "FROM", "INSTANCE", "TIMES"];
+        if rows.iter().any(|row| !row[6].is_empty()) {
+            return self.show.listed(head, rows, "");
+        }
+        let [at, what, by, user, from, instance, _] = head;
+        let rows = rows.into_iter();
+        self.show.listed(
+            [at, what, by, user, from, instance],
+            rows.map(|[at, what, by, user, from, instance, _]| {
+                [at, what, by, user, from, instance]
+            }),
+            "No entries.",
+        )
     }
 
     /// `dashboard-link`
@@ -269,17 +282,15 @@ pub(super) fn status_of_task(task: &Value) -> Option<String> {
     })
 }
 
-/// Who asked for a task: through which door, and as whom where that is known.
-pub(super) fn asked_by(task: &Value) -> String {
-    let door = door(&text(task, "source"));
-    match task["user"].as_str() {
-        Some(user) => format!("{door}: {user}"),
-        None => door,
+/// What a task says of how it stands. Of one that went well the status says it all.
+pub(super) fn detail_of(task: &Value) -> Option<String> {
+    match task["status"].as_str() {
+        Some("complete") => None,
+        _ => there(task, "status_detail"),
     }
 }
 
-/// A door in words; one that a later broker has by its name.
-fn door(origin: &str) -> String {
-    let known = Origin::parse(origin);
-    known.map_or_else(|| origin.to_owned(), |known| known.words().to_owned())
+/// Who asked for a task: through which door, and as whom where that is known.
+pub(super) fn asked_by(task: &Value) -> String {
+    by(&text(task, "source"), task["user"].as_str())
 }

@@ -3,7 +3,6 @@
 use std::pin::pin;
 
 use futures::{StreamExt as _, stream};
-use hyper::Method;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -18,6 +17,8 @@ use super::{
     error::{Error, Result},
     osb::{Accepted, NotCreated, Resource},
     past::add_times,
+    readers::NOT_FOR_READERS,
+    waits::{health_in_full, health_word, state_of},
     work::{Job, Status, look_at},
 };
 use crate::model::{
@@ -25,7 +26,6 @@ use crate::model::{
     instance::DELETE_PROTECTION,
     limits::{CLIENT_LOOKS_AT_ONCE, CLIENT_UNBIND_PATIENCE},
     sentence::counted,
-    update::waits_for_members,
 };
 
 /// What is asked for when an instance is made.
@@ -138,10 +138,17 @@ impl Session {
 
     /// `service`
     pub async fn service(&self, name: &str) -> Result<()> {
+        match self.catalog().await {
+            Err(error) if error.is_denied() => self.service_as_reader(name).await,
+            catalog => self.service_as_owner(name, catalog).await,
+        }
+    }
+
+    async fn service_as_owner(&self, name: &str, catalog: Result<Catalog>) -> Result<()> {
         let instance = self.own_instance(name).await?;
         let status = self.status_unless_deleted(&instance).await?;
         let resource = Resource::of(&instance);
-        let catalog = self.catalog().await?;
+        let catalog = catalog?;
         let offer = catalog.of(&instance);
         // At once: the broker may look at the members for each, and those that are silent take their time.
         let (fetched, health, (times, restored, task)) = tokio::join!(
@@ -150,9 +157,13 @@ impl Session {
             self.by_api(&instance),
         );
         let (status, fetched) = fetched?;
+        let last = self.last_backup(&instance, health.as_ref()).await;
+        let last_backup = last.as_ref().map(|last| self.restorable(&instance, last));
         // Settled meanwhile: the plan may be another one.
         let instance = self.book.instance(name)?;
         let text = |value: &Value| value.as_str().map(str::to_owned);
+        let time = |field: &str| times.as_ref().map(|of| self.time(&of[field]));
+        let (began, came_further) = (time("created_at"), time("updated_at"));
         let version = text(&fetched["maintenance_info"]["version"]);
         let newest = offer.and_then(|offer| text(&offer.maintenance()?["version"]));
         let upgrade = newest.filter(|newest| version.as_ref().is_some_and(|v| v != newest));
@@ -164,19 +175,14 @@ impl Session {
             ("offering", Some(instance.offering.clone())),
             ("plan", Some(instance.plan.name.clone())),
             ("health", health.as_ref().map(health_in_full)),
+            ("last backup", last_backup),
             (
                 "tags",
                 Some(instance.tags.join(", ")).filter(|tags| !tags.is_empty()),
             ),
             ("last operation", Some(status.text())),
-            (
-                "started",
-                times.as_ref().map(|of| self.time(&of["created_at"])),
-            ),
-            (
-                "updated",
-                times.as_ref().map(|of| self.time(&of["updated_at"])),
-            ),
+            ("started", began),
+            ("updated", came_further),
             ("last task", task.as_ref().map(|task| self.task(task))),
             ("version", version.clone()),
             ("upgrade to", upgrade_to),
@@ -192,11 +198,13 @@ impl Session {
         add_times(&mut value["last_operation"], times.as_ref());
         value["last_task"] = json!(task);
         value["health"] = json!(health);
+        value["last_backup"] = json!(last);
         value["version"] = json!(version);
         value["restored_from"] = json!(restored);
         value["upgrade"] = json!(upgrade);
         value["parameters"] = parameters.clone();
         value["dashboard_url"] = fetched["dashboard_url"].clone();
+        self.advise_operators(&instance, health.as_ref());
         self.show.result(&shown, &value)
     }
 
@@ -243,11 +251,13 @@ impl Session {
         let catalog = self.catalog().await;
         // Why it is not there, the end of the command says once.
         let is_gone = matches!(catalog, Err(Error::Http(_)));
+        let only_reads = catalog.as_ref().is_err_and(Error::is_denied);
         let offers = catalog.as_ref().ok();
         let looks = stream::iter(&instances).map(|instance| async move {
-            match is_gone {
-                true => unheard(instance),
-                false => self.look_over(instance, offers).await,
+            match (is_gone, only_reads) {
+                (true, _) => unheard(instance),
+                (_, true) => self.look_as_reader(instance).await,
+                _ => self.look_over(instance, offers).await,
             }
         });
         let looks: Vec<Look> = looks.buffered(CLIENT_LOOKS_AT_ONCE).collect().await;
@@ -281,7 +291,19 @@ impl Session {
         let shown = self.table_of_services(rows, is_told);
         self.show.result(&shown, &json!({ "services": values }))?;
         // Without its broker, what this machine knows is listed all the same; a script learns of it by the end.
-        catalog.map(drop)
+        match catalog {
+            Err(_) if only_reads => {
+                self.show.note(NOT_FOR_READERS);
+                Ok(())
+            }
+            catalog => catalog.map(drop),
+        }
+    }
+
+    /// What who only reads sees of an instance: its health, and of the last operation what this machine knows.
+    async fn look_as_reader(&self, instance: &Instance) -> Look {
+        let (status, unknown, upgrade) = unheard(instance);
+        (status, self.health(instance).await.or(unknown), upgrade)
     }
 
     async fn look_over(&self, instance: &Instance, offers: Option<&Catalog>) -> Look {
@@ -365,14 +387,6 @@ impl Session {
         ]);
         let value = json!({ "name": new_name, "id": instance.id });
         self.show.result(&shown, &value)
-    }
-
-    /// How an instance is, as a broker of this kind tells its operators; none where it does not.
-    async fn health(&self, instance: &Instance) -> Option<Value> {
-        let path = ["instances", &instance.id];
-        let told = self.osb.operator(Method::GET, &path, &[], None, 200).await;
-        let health = told.ok()?["health"].take();
-        health["state"].is_string().then_some(health)
     }
 
     /// `update-service`
@@ -518,25 +532,6 @@ impl Session {
         self.show_end(instance, &status, None)
     }
 
-    /// Says what a change of members waits for where these do not all serve, as far as the broker tells.
-    async fn warn_of_a_wait(&self, instance: &Instance, change: &Value) {
-        let named = |parameter: &str| change["parameters"].get(parameter).is_some();
-        let changes_members =
-            change["maintenance_info"].is_object() || named("units") || named("db_version");
-        if !changes_members {
-            return;
-        }
-        let health = self.health(instance).await.unwrap_or_default();
-        let state = health["state"].as_str().and_then(HealthState::parse);
-        if matches!(state, Some(HealthState::Down | HealthState::Degraded)) {
-            let (name, how) = (&instance.name, health_in_full(&health));
-            self.show.note(&format!(
-                "{name} is not whole ({how}): {}",
-                waits_for_members()
-            ));
-        }
-    }
-
     /// `delete-service`: the keys go first, as a broker may expect; those that do not get on go with their
     /// instance.
     pub async fn delete_service(&self, name: &str, force: bool, wait: bool) -> Result<()> {
@@ -574,6 +569,7 @@ impl Session {
         let offer = catalog.of(&instance);
         let accepted = match self.delete_keys(&instance, offer).await? {
             Some(accepted) => accepted,
+            // Of a deletion that is under way this tells how to wait for it.
             None => self.osb.delete(Resource::of(&instance)).await?,
         };
         let job = job_on(&instance, offer);
@@ -601,12 +597,19 @@ impl Session {
 
     /// Takes the keys of an instance away, one after the other. The broker may need the database for that,
     /// and the database may be down: where it takes long, the instance's own deletion is asked for, and its
-    /// answer returned if it is a yes.
+    /// answer returned if it is a yes. While the instance is being deleted its keys go with it.
     async fn delete_keys(
         &self,
         instance: &Instance,
         offer: Option<Offer<'_>>,
     ) -> Result<Option<Accepted>> {
+        let health = self.health(instance).await.unwrap_or_default();
+        if state_of(&health) == Some(HealthState::Deleting) {
+            let name = &instance.name;
+            self.show
+                .note(&format!("{name} is being deleted already, with its keys"));
+            return Ok(None);
+        }
         for key in &instance.keys {
             let mut unbinding = pin!(self.unbind(instance, offer, key, true));
             let end = timeout(CLIENT_UNBIND_PATIENCE, &mut unbinding).await;
@@ -614,6 +617,8 @@ impl Session {
             let (why, failed) = match end {
                 Ok(Ok(_)) => continue,
                 Ok(Err(Error::Failed(why))) => (why.clone(), Some(Error::Failed(why))),
+                // A broker that tells of no health may be deleting the instance.
+                Ok(Err(error)) if error.is_concurrency() => (error.to_string(), Some(error)),
                 Ok(Err(error)) => return Err(error),
                 Err(_) => {
                     let seconds = CLIENT_UNBIND_PATIENCE.as_secs();
@@ -712,12 +717,6 @@ pub fn job_on<'a>(instance: &'a Instance, offer: Option<Offer<'_>>) -> Job<'a> {
     }
 }
 
-/// The word for the health that a broker tells, as it stands on its pages; its own where we know none.
-fn health_word(health: &Value) -> &str {
-    let told = health["state"].as_str().unwrap_or_default();
-    HealthState::parse(told).map_or(told, |state| state.word())
-}
-
 /// The parameters in one line, unless there are none. The version that was asked for once is another
 /// one after an upgrade: where the true one is told, it is left out.
 fn parameters_in_short(parameters: &Value, version: &Option<String>) -> Option<String> {
@@ -726,11 +725,6 @@ fn parameters_in_short(parameters: &Value, version: &Option<String>) -> Option<S
         told.remove("db_version");
     }
     (!told.is_empty()).then(|| Value::Object(told).to_string())
-}
-
-fn health_in_full(health: &Value) -> String {
-    let message = health["message"].as_str().unwrap_or_default();
-    format!("{}: {message}", health_word(health))
 }
 
 fn json_of(instance: &Instance, status: &Status) -> Value {

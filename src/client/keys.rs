@@ -40,6 +40,9 @@ impl Session {
         let (status, told) = self
             .bind(&instance, offer, &key, parameters.as_ref(), wait)
             .await?;
+        if status.goes_on() {
+            self.warn_of_a_late_key(&instance).await;
+        }
         let mut value = json_of(&key, &status);
         // A broker that tells them once and never again: keep them now or never.
         if offer.is_none_or(|offer| !offer.bindings_retrievable())

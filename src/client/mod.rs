@@ -40,6 +40,7 @@ mod mirror;
 mod operations;
 mod osb;
 mod past;
+mod readers;
 mod recover;
 mod restore;
 mod restore_keys;
@@ -48,6 +49,7 @@ mod table;
 mod target;
 mod usage;
 mod versions;
+mod waits;
 mod work;
 
 use book::Book;

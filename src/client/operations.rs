@@ -10,6 +10,7 @@ use super::{
     error::{Error, Result},
     osb::given,
 };
+use crate::model::origin::Origin;
 
 /// What an operator can ask for.
 #[derive(Debug, Subcommand)]
@@ -149,7 +150,10 @@ impl Session {
             ("instance", Some(named(told))),
             ("binding", there("binding_id")),
             ("backup", there("backup_id")),
-            ("asked through", there("origin")),
+            (
+                "asked for by",
+                there("origin").map(|origin| by(&origin, told["user"].as_str())),
+            ),
             ("state", Some(state(told))),
             // Of one that succeeded the state says it all.
             (
@@ -176,7 +180,7 @@ impl Session {
                     text(step, "last_error"),
                 ]
             });
-            let head = ["STEP", "DONE", "FAILED", "SHORT", "LAST ERROR"];
+            let head = ["STEP", "DONE", "FAILED", "SHORTAGES", "LAST ERROR"];
             shown.push_str("\n\n");
             shown.push_str(&self.show.table(head, rows));
         }
@@ -217,7 +221,19 @@ pub fn named(of: &Value) -> String {
     }
 }
 
-/// The same, where there is something to read.
+/// Who asked for something: through which door, and as whom where that is known.
+pub fn by(origin: &str, user: Option<&str>) -> String {
+    let door = door(origin);
+    user.map_or(door.clone(), |user| format!("{door}: {user}"))
+}
+
+/// A door in words; one that a later broker has by its name.
+pub fn door(origin: &str) -> String {
+    let known = Origin::parse(origin);
+    known.map_or_else(|| origin.to_owned(), |known| known.words().to_owned())
+}
+
+/// A field as people read it, where there is something to read.
 pub fn there(of: &Value, field: &str) -> Option<String> {
     Some(text(of, field)).filter(|text| !text.is_empty())
 }

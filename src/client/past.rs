@@ -9,8 +9,11 @@ use super::{
     compose::Compose,
     insight::{asked_by, status_of_task},
     operations::text,
+    waits::state_of,
 };
-use crate::model::{operation::OperationKind, origin::Origin};
+use crate::model::{
+    health::HealthState, operation::OperationKind, origin::Origin, period::BackupKind,
+};
 
 /// The template of recipes that change an instance: neither its backups nor its end.
 const TEMPLATE_OF_CHANGES: &str = "Recipes::Deployment::Run";
@@ -29,6 +32,35 @@ impl Session {
             }
             _ => (None, None, None),
         }
+    }
+
+    /// The newest complete backup of an instance that is down, by which it can be had again meanwhile; none of one
+    /// that can be used.
+    pub(super) async fn last_backup(
+        &self,
+        instance: &Instance,
+        health: Option<&Value>,
+    ) -> Option<Value> {
+        if state_of(health?) != Some(HealthState::Down) {
+            return None;
+        }
+        let api = self.api_of_platform(&instance.id).await.ok()??;
+        let (backups, _) = api.backups().await.ok()?;
+        // As a restore of the latest chooses.
+        let is_meant = |backup: &Value| {
+            let of = BackupKind::parse(&text(backup, "type"));
+            backup["status"] == "complete" && of.is_none_or(BackupKind::is_own)
+        };
+        backups.into_iter().find(is_meant)
+    }
+
+    /// What a backup of an instance is good for that is down.
+    pub(super) fn restorable(&self, instance: &Instance, backup: &Value) -> String {
+        let (at, name) = (self.time(&backup["requested_at"]), &instance.name);
+        format!(
+            "{at}; to have it in a new instance meanwhile: compose-broker restore-backup {name} {} NEW_NAME",
+            text(backup, "id")
+        )
     }
 
     /// What was done to an instance, how that ended, when and by whom.

@@ -6,9 +6,10 @@ use tokio::time::sleep;
 use super::{
     Session,
     error::{Error, Result},
-    insight::status_of_task,
+    insight::{detail_of, status_of_task},
+    waits::state_of,
 };
-use crate::model::{engine::Severity, limits::OBSERVATION_FRESH, size::size};
+use crate::model::{engine::Severity, health::HealthState, limits::OBSERVATION_FRESH, size::size};
 
 impl Session {
     /// `versions`: the version of an instance with its known faults, and what it can be taken to.
@@ -86,8 +87,8 @@ impl Session {
             ("upgrade", Some(name.to_owned())),
             ("from", told["from_version"].as_str().map(str::to_owned)),
             ("to", Some(version.clone())),
-            ("by way of", shown_as(texts("path"), ", ")),
-            ("beside", shown_as(texts("notes"), " ")),
+            ("steps", shown_as(texts("path"), ", ")),
+            ("also", shown_as(texts("notes"), " ")),
             ("refused", shown_as(texts("reasons"), " ")),
         ]);
         self.show.result(&shown, &told)?;
@@ -114,25 +115,52 @@ impl Session {
                     let title = format!("make room in {name}");
                     let left = "room is being made; it goes on without you";
                     self.wait_for_recipe(api, &title, left, &id).await?;
+                    if state_of(&api.deployment().await?["health"]) == Some(HealthState::ReadOnly) {
+                        // What members tell is up to so old.
+                        sleep(OBSERVATION_FRESH).await;
+                    }
                 } else {
                     self.show.note("room is being made; it goes on by itself");
                 }
                 Ok((api.recipe(&id).await?, api.deployment().await?))
             })
             .await?;
-        if wait && let Some(since) = deployment["closed_since"].as_str() {
-            self.show.note(&format!(
-                "{name} is closed to its users since {since}: there is not room enough yet; delete \
-                 keys (--delete-prefix), ask for more units, or upgrade it"
-            ));
-        }
-        let text = |field: &str| recipe[field].as_str().map(str::to_owned);
+        let lacks = match wait {
+            true => self.lacks_room(&deployment),
+            false => None,
+        };
+        let detail = match lacks {
+            Some(_) => Some("done; there is not room enough yet".to_owned()),
+            None => detail_of(&recipe),
+        };
         let shown = self.show.fields([
             ("service instance", Some(name.to_owned())),
             ("status", status_of_task(&recipe)),
-            ("detail", text("status_detail")),
+            ("detail", detail),
         ]);
-        self.show.result(&shown, &recipe)
+        self.show.result(&shown, &recipe)?;
+        match lacks {
+            Some(how) => Err(Error::Failed(format!(
+                "{name} is {how}: there is not room enough yet. Delete keys (compose-broker make-room {name} \
+                 --delete-prefix PREFIX), ask for more units (compose-broker update-service {name} -c \
+                 '{{\"units\": NUMBER}}'), or upgrade it (compose-broker upgrade-service {name})"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// How a deployment is that has no room, and since when.
+    fn lacks_room(&self, deployment: &Value) -> Option<String> {
+        let health = &deployment["health"];
+        let (how, since) = match deployment["closed_since"].is_string() {
+            true => ("closed to its users", &deployment["closed_since"]),
+            false if state_of(health) == Some(HealthState::ReadOnly) => {
+                ("read-only", &health["since"])
+            }
+            false => return None,
+        };
+        let since = Some(self.time(since)).filter(|since| !since.is_empty());
+        Some(since.map_or(how.to_owned(), |since| format!("{how} since {since}")))
     }
 
     /// `defragment`
@@ -164,20 +192,19 @@ impl Session {
             .await?;
         let bytes = |field: &str| storage[field].as_u64().map(size);
         let stall = storage["stall_seconds"].as_u64();
-        let text = |field: &str| recipe[field].as_str().map(str::to_owned);
         let refusal = storage["refusal"].as_str().filter(|_| dry_run);
         let shown = self.show.fields([
             ("service instance", Some(name.to_owned())),
             ("refused", refusal.map(str::to_owned)),
             ("allocated", bytes("allocated_bytes")),
             ("used", bytes("used_bytes")),
-            ("would come back", bytes("unused_bytes")),
+            ("would be freed", bytes("unused_bytes")),
             (
-                "stall of each member",
+                "each member unavailable for",
                 stall.map(|s| format!("about {s} s")),
             ),
             ("status", status_of_task(&recipe)),
-            ("detail", text("status_detail")),
+            ("detail", detail_of(&recipe)),
         ]);
         let told = if dry_run { &storage } else { &recipe };
         self.show.result(&shown, told)?;

@@ -46,7 +46,7 @@ fn authorization<'a>(headers: &'a header::HeaderMap, scheme: &str) -> Option<&'a
 
 /// What credentials let somebody do who shows them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Right {
+pub enum Right {
     /// All that there is.
     Change,
     /// To read what the operator reads.
@@ -57,8 +57,8 @@ enum Right {
 pub fn check_basic(request: &HttpRequest, api: &Api) -> Result<(), HttpError> {
     match right_of(request, api)? {
         Right::Change => Ok(()),
-        // They are good at another door.
-        Right::Read => Err(HttpError::Unauthorized),
+        // They are no wrong ones, and who hears that looks for the right ones.
+        Right::Read => Err(read_only().into()),
     }
 }
 
@@ -83,7 +83,11 @@ pub fn shown_credentials(headers: &header::HeaderMap) -> Option<Secret> {
 
 /// Checks HTTP Basic credentials, in a time that tells nothing about how much of them is right;
 /// where too many were wrong, not at all. Who shows none guesses nothing.
-fn right_of(request: &HttpRequest, api: &Api) -> Result<Right, HttpError> {
+///
+/// # Errors
+///
+/// They are missing or wrong, or too many were wrong.
+pub fn right_of(request: &HttpRequest, api: &Api) -> Result<Right, HttpError> {
     let sent = authorization(request.headers(), "basic").ok_or(HttpError::Unauthorized)?;
     if let Some(ClientAddress(address)) = ClientAddress::of(request) {
         api.broker

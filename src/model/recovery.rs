@@ -9,6 +9,14 @@ use super::{
     ids::BackupId,
 };
 
+/// What operators are told of a database that lacks members, beside what its users are told.
+pub fn for_operators(instance: &str) -> String {
+    format!(
+        "For operators: compose-broker recover {instance} --from survivor says what can bring it back, and what that \
+         loses; see docs/operating/recovery.md."
+    )
+}
+
 /// What an operator wants a database made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RecoverFrom {

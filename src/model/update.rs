@@ -52,8 +52,8 @@ impl Change {
 /// What a change of members waits for, and for how long.
 pub fn waits_for_members() -> String {
     format!(
-        "members are changed only while all of them serve: a change waits some {} for that, and then fails with \
-         nothing changed",
+        "members are changed only while all of them serve: a change waits for what is under way before it, then \
+         some {} for the members, and then fails with nothing changed",
         duration(TimeDelta::from_std(CHANGE_WAIT).unwrap_or(TimeDelta::MAX))
     )
 }

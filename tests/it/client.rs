@@ -174,7 +174,7 @@ async fn a_user_without_a_platform_has_the_whole_story() {
     }
     let rehearse = ["upgrade-service", "new", "--dry-run"];
     let told = user.does(&rehearse).await.out;
-    assert!(told.contains("by way of:   3.7.3"), "{told}");
+    assert!(told.contains("steps:     3.7.3"), "{told}");
     let refused = user
         .run(&[&rehearse[..], &["--db-version", "3.4.23"]].concat())
         .await;
@@ -335,7 +335,17 @@ async fn a_database_that_is_down_is_had_again_from_its_backups() {
         "{begun:?}"
     );
     assert_ne!(begun.json()["id"], id);
-    user.does(&["create-service-key", "db", "late"]).await;
+    let shown = user.does(&["service", "db"]).await;
+    let restore = format!("compose-broker restore-backup db {id} NEW_NAME");
+    assert!(shown.out.contains(&restore), "{shown:?}");
+    let recover = format!(
+        "compose-broker recover {} --from survivor",
+        text(&instance["id"])
+    );
+    assert!(shown.err.contains(&recover), "{shown:?}");
+    let late = user.does(&["create-service-key", "db", "late"]).await;
+    let waits = "db is down: the key waits until enough members serve";
+    assert!(late.err.contains(waits), "{late:?}");
     (user.run(&["service-key", "db", "late"]).await).must_say(
         1,
         "the service key late of db is not made yet (create in progress",

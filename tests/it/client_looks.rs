@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::{
-    broker::{TestBroker, answer, engines_dir, eventually, text},
+    broker::{READER, TestBroker, answer, engines_dir, eventually, text},
     client_stub::{CREATE, is_instance},
     health,
     stub::{Reply, Stub},
@@ -236,6 +236,14 @@ async fn an_operator_sees_into_instances_that_this_machine_does_not_know() {
         let shown = operator.does(list).await.out;
         assert!(shown.contains(&named), "{shown}");
     }
+    let bind = operator.asks(&["operations", "list", "--kind", "bind"]);
+    let bind = bind.await["operations"][0]["id"].clone();
+    let shown = operator
+        .does(&["operations", "show", text(&bind)])
+        .await
+        .out;
+    let shown = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(shown.contains("asked for by: the platform: ada"), "{shown}");
     let all = operator.does(&["audit", "--limit", "1"]).await;
     assert!(all.err.contains("there are more: add --before"), "{all:?}");
     // Notices tell of the version alone.
@@ -416,4 +424,151 @@ async fn what_a_backup_replaces_is_told_before() {
     let hint = hint.expect("a line that tells what is replaced");
     let (_, command) = hint.split_once("compose-broker ").expect("a command");
     assert_eq!(command, format!("pin db {newest}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_reads_sees_what_the_pages_show_and_is_told_of_the_rest() {
+    let broker = TestBroker::in_memory().await;
+    let owner = User::of_broker(&broker);
+    owner
+        .does(&["cs", "compose-for-etcd", "Standard", "db", "-w"])
+        .await;
+    owner.does(&["create-backup", "db", "-w"]).await;
+    let (username, password) = READER;
+    let reader = User::of(&broker.url, username, password);
+    for what in [
+        "service", "members", "alerts", "tasks", "history", "backups", "versions", "audit",
+    ] {
+        let shown = reader.does(&[what, "db"]).await;
+        assert!(!shown.out.is_empty(), "{what}: {shown:?}");
+        assert!(!shown.err.contains("40"), "{what}: {shown:?}");
+    }
+    let shown = reader.does(&["service", "db"]).await;
+    assert!(shown.out.contains("health:"), "{shown:?}");
+    assert!(
+        shown.err.contains("These credentials only read"),
+        "{shown:?}"
+    );
+    for words in [
+        &["logs", "db"][..],
+        &["download-backup", "db", "latest"],
+        &["create-backup", "db"],
+        &["defragment", "db"],
+        &["dashboard-link", "db"],
+        &["marketplace"],
+    ] {
+        let refused = reader.run(words).await;
+        assert_eq!(refused.code, 1, "{words:?}: {refused:?}");
+        let told = refused.err.as_str();
+        assert!(
+            told.contains("the broker refuses (403): These credentials only read"),
+            "{told}"
+        );
+        assert!(!told.contains("create-service-key"), "{told}");
+    }
+    // Of what this machine knows by name, too.
+    let mut services = reader.command(&["services"]);
+    let services = services.env("COMPOSE_BROKER_STATE", owner.book());
+    let listed = Ran::of(services.output().await.expect("an end"));
+    assert_eq!(listed.code, 0, "{listed:?}");
+    assert!(
+        listed.out.contains("db ") && !listed.out.contains("403"),
+        "{listed:?}"
+    );
+    assert!(
+        listed.err.contains("These credentials only read"),
+        "{listed:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_that_is_under_way_is_waited_for() {
+    for tells_health in [true, false] {
+        let stub = Stub::start(move |request| {
+            let target = request.target.as_str();
+            match request.method.as_str() {
+                _ if target.contains("/last_operation") => {
+                    Reply::Json(200, json!({ "state": "succeeded" }))
+                }
+                "GET" if target.starts_with("/operator/instances/") && tells_health => {
+                    Reply::Json(200, json!({ "health": { "state": "deleting" } }))
+                }
+                "GET" => Reply::Json(404, json!({})),
+                "DELETE" if target.contains("/service_bindings/") => {
+                    Reply::Json(422, json!({ "error": "ConcurrencyError" }))
+                }
+                "DELETE" => Reply::Json(202, json!({ "operation": "o" })),
+                _ => Reply::Json(201, json!({})),
+            }
+        })
+        .await;
+        let user = User::of(&stub.url, "ada", "word");
+        user.does(&CREATE).await;
+        user.does(&["create-service-key", "orders", "app"]).await;
+        let deleted = user.does(&["delete-service", "orders", "-f", "-w"]).await;
+        assert!(deleted.out.contains("delete succeeded"), "{deleted:?}");
+        let said = match tells_health {
+            true => "orders is being deleted already, with its keys",
+            false => "takes its keys along",
+        };
+        assert!(deleted.err.contains(said), "{deleted:?}");
+        assert_eq!(user.services().await, Vec::<String>::new());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn room_that_is_still_not_enough_is_no_success() {
+    for (closed, state, how) in [
+        (
+            json!("2020-11-24T09:12:31.079Z"),
+            "down",
+            "closed to its users",
+        ),
+        (Value::Null, "read_only", "read-only"),
+        (Value::Null, "ready", ""),
+    ] {
+        let stub = Stub::start(move |request| {
+            let target = request.target.as_str();
+            if is_instance(request) {
+                let told = json!({ "resource_type": "deployment", "resource_id": "d" });
+                return Reply::Json(200, told);
+            }
+            if target.contains("/recipes/") {
+                let detail = "All operations have completed successfully";
+                let told = json!({ "id": "r", "status": "complete", "status_detail": detail });
+                return Reply::Json(200, told);
+            }
+            if target.ends_with("/reliefs") {
+                return Reply::Json(202, json!({ "id": "r" }));
+            }
+            if target.ends_with("/deployments/d") {
+                let since = "2020-11-24T09:12:31.079Z";
+                let health = json!({ "state": state, "reason": "closed", "since": since });
+                let told = json!({ "closed_since": closed, "health": health });
+                return Reply::Json(200, told);
+            }
+            Reply::Json(201, json!({}))
+        })
+        .await;
+        let user = User::of(&stub.url, "ada", "word");
+        user.does(&CREATE).await;
+        let ran = user.run(&["make-room", "orders", "--wait"]).await;
+        assert!(!ran.out.contains("All operations"), "{ran:?}");
+        if how.is_empty() {
+            assert_eq!(ran.code, 0, "{ran:?}");
+            continue;
+        }
+        assert_eq!(ran.code, 1, "{ran:?}");
+        assert!(
+            ran.out.contains("done; there is not room enough yet"),
+            "{ran:?}"
+        );
+        let told = ran.err.replace('\u{a0}', " ");
+        let since = format!("orders is {how} since 2020-11-24 09:12:31 UTC (");
+        assert!(told.contains(&since), "{told}");
+        assert!(
+            told.contains("compose-broker make-room orders --delete-prefix PREFIX"),
+            "{told}"
+        );
+    }
 }

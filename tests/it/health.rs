@@ -86,6 +86,15 @@ async fn members_that_do_not_answer_are_told_of_in_the_same_word_everywhere() {
         "{row}"
     );
 
+    // Operators learn what they can do, and nobody else is told to.
+    let operator = Visitor::operator(&broker).await;
+    let place = format!("/dashboard/instances/{}", encoded(instance));
+    let page = operator.get(&place).await.body;
+    assert!(page.contains("id=\"for-operators\""), "{page}");
+    let owner = Visitor::with_token(&broker, &key).await;
+    let page = owner.get(&place).await.body;
+    assert!(page.contains("id=\"health\"") && !page.contains("id=\"for-operators\""));
+
     // What takes a majority is refused, and not waited for.
     for command in [
         &["defragment", "db"][..],
@@ -115,7 +124,7 @@ async fn members_that_do_not_answer_are_told_of_in_the_same_word_everywhere() {
     assert!(page.contains("Change the size") && !page.contains("Nothing is in the way"));
     let larger = user.does(&["update-service", "db", "-c", r#"{"units":2}"#]);
     let told = larger.await.err;
-    assert!(told.contains("db is not whole (Down: "), "{told}");
+    assert!(told.contains("db is Down. Members are changed "), "{told}");
     assert!(told.contains("only while all of them serve"), "{told}");
     let service = user.does(&["service", "db"]).await.out;
     let service = service.split_whitespace().collect::<Vec<_>>().join(" ");

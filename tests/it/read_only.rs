@@ -77,23 +77,81 @@ async fn each_route_of_the_operator_reads_for_a_reader_and_changes_nothing() {
     assert_eq!(audit().await, before);
 }
 
+/// What a reader reads below an instance.
+const FOR_READERS: [&str; 13] = [
+    "",
+    "/deployments",
+    "/deployments/{deployment}",
+    "/deployments/{deployment}/alerts",
+    "/deployments/{deployment}/backup_schedule",
+    "/deployments/{deployment}/backups",
+    "/deployments/{deployment}/defragmentations",
+    "/deployments/{deployment}/history",
+    "/deployments/{deployment}/members",
+    "/deployments/{deployment}/recipes",
+    "/deployments/{deployment}/scalings",
+    "/deployments/{deployment}/versions",
+    "/recipes/{recipe}",
+];
+
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_is_nobody_to_the_apis_of_platforms_and_users() {
+async fn a_reader_reads_of_an_instance_what_the_pages_show_and_nothing_of_platforms() {
+    const ROOT: &str = "/api/2016-07/instances/{instance}";
     let broker = TestBroker::in_memory().await;
     broker.provision("i", json!({})).await;
+    let credentials = broker.bind("i", "b").await;
+    let backup = broker.back_up(&credentials).await;
+    let root = answer(by_reader(
+        broker.anonymous(Method::GET, "/api/2016-07/instances/i"),
+    ));
+    let deployment = text(&root.await.body["resource_id"]).to_owned();
+    let recipe = text(&backup["recipe_id"]).to_owned();
+    let document = answer(broker.anonymous(Method::GET, "/openapi/compose.json")).await;
+    let mut read = Vec::new();
+    for (path, methods) in document.body["paths"].as_object().expect("paths") {
+        // A link carries its own permission.
+        if path.ends_with("/download") {
+            continue;
+        }
+        let filled = path.replace("{instance}", "i");
+        let filled = filled.replace("{deployment}", &deployment);
+        let filled = filled.replace("{backup}", text(&backup["id"]));
+        let filled = filled.replace("{recipe}", &recipe);
+        for (method, told) in methods.as_object().expect("methods") {
+            let method: Method = method.to_uppercase().parse().expect("a method");
+            let asked = by_reader(broker.anonymous(method.clone(), &filled));
+            let answered = answer(asked.json(&json!({}))).await;
+            let said = answered.body.to_string();
+            let below = path.strip_prefix(ROOT).expect("a path below an instance");
+            if method == Method::GET && FOR_READERS.contains(&below) {
+                assert_eq!(answered.status, StatusCode::OK, "{path}: {said}");
+                assert!(!said.contains("download_link"), "{path}: {said}");
+                read.push(below.to_owned());
+            } else {
+                assert_eq!(answered.status, StatusCode::FORBIDDEN, "{method} {path}");
+                assert!(said.contains("the list of backups"), "{said}");
+            }
+            assert!(told["responses"]["403"].is_object(), "{method} {path}");
+        }
+    }
+    assert_eq!(read.len(), FOR_READERS.len(), "{read:?}");
     for (method, path) in [
         (Method::GET, "/v2/catalog".to_owned()),
         (Method::GET, instance_path("i")),
         (Method::DELETE, instance_path("i")),
-        (Method::GET, "/api/2016-07/instances/i".to_owned()),
-        (Method::GET, "/api/2016-07/instances/local".to_owned()),
     ] {
         let request = broker
             .anonymous(method, &path)
             .header("X-Broker-API-Version", "2.17");
         let refused = answer(by_reader(request)).await;
-        assert_eq!(refused.status, StatusCode::UNAUTHORIZED, "{path}");
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{path}");
+        let said = text(&refused.body["description"]);
+        assert!(said.contains("all below /operator"), "{said}");
     }
+    // What is not there is not there for them, too.
+    let nobody = broker.anonymous(Method::GET, "/api/2016-07/instances/nobody");
+    let missing = answer(by_reader(nobody)).await;
+    assert_eq!(missing.status, StatusCode::NOT_FOUND, "{missing:?}");
 }
 
 /// The paths below the dashboard whose forms change something, the door's own apart. Each function has

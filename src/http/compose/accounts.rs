@@ -90,6 +90,7 @@ pub async fn user(admitted: web::ReqData<Admitted>, Id(asked): Id<InstanceId>) -
     let (instance, name) = match admitted.into_inner() {
         Admitted::Binding(instance, binding) => (instance, format!("binding {binding}")),
         Admitted::Platform => (asked, "platform".to_owned()),
+        Admitted::Reader => (asked, "read-only operator".to_owned()),
     };
     Ok(HttpResponse::Ok().json(User {
         id: view::user_id(&instance, &name),

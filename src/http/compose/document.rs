@@ -15,6 +15,7 @@ const RULES: Rules = Rules {
             "401",
             "Token and credentials are missing or wrong, or the token's binding has ended",
         ),
+        ("403", rules::ONLY_READ),
         ("429", "Too many requests"),
         ("500", "The broker's own fault"),
         ("503", rules::UNAVAILABLE),
@@ -28,7 +29,10 @@ const RULES: Rules = Rules {
     info(
         title = "Compose API 2016-07",
         description = "What a binding's token opens: the deployment behind one instance. The \
-                       platform's own credentials open every instance. Lists are not paged. Where a \
+                       platform's own credentials open every instance. Those of operators who only \
+                       read open what the pages show them of each: the instance, deployments, one recipe, \
+                       and of a deployment alerts, backups, backup_schedule, defragmentations, history, \
+                       members, recipes, scalings and versions, all by GET. Lists are not paged. Where a \
                        token does not lead to, there is a 404, whether that instance exists or not; a \
                        method that a path does not have is a 405.",
     ),

@@ -2,7 +2,8 @@
 //!
 //! A token is good for one instance and what the broker itself restored from it. Every other
 //! instance, known or not, is answered alike. The broker's own credentials are good for every
-//! instance: a database that is down gives no new token, and its backups are wanted then.
+//! instance: a database that is down gives no new token, and its backups are wanted then. Credentials
+//! that only read are good for what the pages show them of every instance (`readers.rs`).
 
 use actix_web::{
     Error, HttpMessage as _, HttpRequest, HttpResponse, ResponseError as _,
@@ -20,10 +21,10 @@ use super::{
     error::HttpError,
     openapi::requests,
     origin::Client,
-    request::{Body, bearer, check_basic, query, shown_credentials, shows_basic, wanted_range},
+    request::{Body, Right, bearer, query, right_of, shown_credentials, shows_basic, wanted_range},
 };
 use crate::{
-    broker::{BackupChange, Broker, BrokerError, DeploymentView, DownloadLink, KeptNow},
+    broker::{BackupChange, Broker, BrokerError, DeploymentView, DownloadLink, KeptNow, read_only},
     caller::Caller,
     model::{
         backup::Backup,
@@ -49,6 +50,7 @@ mod logfiles;
 mod members;
 mod prefix;
 mod provenance;
+mod readers;
 mod restore;
 mod schedule;
 mod upload;
@@ -80,10 +82,12 @@ pub enum Admitted {
     Binding(InstanceId, BindingId),
     /// The platform, with the broker's own credentials.
     Platform,
+    /// Somebody whose credentials only read, to what is for them.
+    Reader,
 }
 
 /// Lets a request in when its token is good for the instance in its path, or when it has the broker's own
-/// credentials.
+/// credentials; those that only read let in to what is for them.
 pub async fn guard<B: MessageBody + 'static>(
     api: web::Data<Api>,
     request: ServiceRequest,
@@ -98,6 +102,7 @@ pub async fn guard<B: MessageBody + 'static>(
                     ..Caller::current()
                 },
                 Admitted::Platform => Caller::current().or_operator(),
+                Admitted::Reader => Caller::current(),
             };
             if let Some(holder) = holder_of(&api, &request, &admitted) {
                 request.extensions_mut().insert(holder);
@@ -120,12 +125,16 @@ async fn check_token(api: &Api, request: &ServiceRequest) -> Result<Admitted, Ht
         .ok()
         .and_then(|id| api.broker.inventory.cluster_of(id));
     if shows_basic(request.headers()) {
-        check_basic(request.request(), api)?;
+        let admitted = match right_of(request.request(), api)? {
+            Right::Change => Admitted::Platform,
+            Right::Read if readers::may_read(request.request()) => Admitted::Reader,
+            Right::Read => return Err(read_only().into()),
+        };
         let asked = asked?;
         if cluster.is_none() && !api.broker.deployments.has_instance(asked).await? {
             return Err(no_such_instance());
         }
-        return Ok(Admitted::Platform);
+        return Ok(admitted);
     }
     // A wrong token is counted nowhere: none can be guessed, and applications go on to show theirs
     // after its end.
@@ -173,6 +182,8 @@ fn holder_of(api: &Api, request: &ServiceRequest, admitted: &Admitted) -> Option
             let shown = shown_credentials(request.headers())?;
             api.broker.sessions.operator(shown.expose())
         }
+        // No link is for them.
+        Admitted::Reader => None,
     }
 }
 

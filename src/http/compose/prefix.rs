@@ -79,7 +79,7 @@ async fn other_instance(
             api.broker.tokens.reaches(granted, id.clone()).await?
         }
         Some(Admitted::Platform) => true,
-        None => false,
+        Some(Admitted::Reader) | None => false,
     };
     if !may {
         return Err(no_such_instance());

@@ -35,6 +35,7 @@ use crate::{
         operation::{Operation, OperationKind, OperationState},
         origin::Origin,
         period::BackupKind,
+        recovery,
         session::{Scope, Session},
         size::size,
         trouble::Moment as Exact,
@@ -80,6 +81,8 @@ struct Headline {
     state: Label,
     /// What is the matter, since when, and what to do.
     message: String,
+    /// What operators can do about it.
+    for_operators: Option<String>,
     since: Option<Moment>,
     alerts: Vec<AlertLine>,
     change: Option<Bar>,
@@ -286,7 +289,12 @@ fn overview(
         is_ready,
         is_deleting: instance.state == InstanceState::Deleting,
         is_down,
-        headline: headline(view, seen, health),
+        headline: Headline {
+            for_operators: (is_down && session.scope == Scope::Operator)
+                .then(|| lost(view, last_seen.as_deref()))
+                .flatten(),
+            ..headline(view, seen, health)
+        },
         members: members(view, seen, &urls),
         backup: good_backup(view),
         storage: storage(deployment, seen, is_ready, is_down),
@@ -309,10 +317,19 @@ fn headline(view: &InstanceView, seen: Option<&Observation>, health: Health) -> 
     Headline {
         state: label_of_health(health.state),
         message: dates_whole(&health.message),
+        for_operators: None,
         since: health.since.map(|since| Moment::new(since, view.now)),
         alerts: seen.map_or_else(Vec::new, |seen| alert_lines(view, seen)),
         change: change.map(|o| Bar::of(o, view.now)),
     }
+}
+
+/// What operators are told of a database that too few members serve of, unless it is recovered already.
+fn lost(view: &InstanceView, seen: Option<&Observation>) -> Option<String> {
+    let is_recovered = |o: &Operation| o.kind == OperationKind::Recover;
+    let lacks_members = seen.is_some_and(|seen| !seen.is_usable());
+    (lacks_members && !view.running_change().is_some_and(is_recovered))
+        .then(|| recovery::for_operators(view.of.instance.id.as_str()))
 }
 
 fn members(view: &InstanceView, seen: Option<&Observation>, urls: &[String]) -> Members {

@@ -32,8 +32,15 @@ pub const OF_BODIES: &[Refusal] = &[
 pub const UNAVAILABLE: &str = "The store is too slow or out of reach, or another broker looks after the \
     instance; a change may have been accepted all the same: ask again";
 
-/// The only refusal that an operation without credentials does not have.
+/// A refusal that an operation without credentials does not have.
 const UNAUTHORIZED: &str = "401";
+
+/// The other one.
+const FORBIDDEN: &str = "403";
+
+/// What a 403 says of every operation.
+pub const ONLY_READ: &str =
+    "The credentials are those of operators who only read, and this is not for them";
 
 const JSON: &str = "application/json";
 
@@ -81,7 +88,8 @@ fn complete_operation(operation: &mut Value, path: &str, rules: &Rules) {
         &[]
     };
     let refusals = rules.always.iter().chain(of_bodies);
-    for (status, when) in refusals.filter(|(status, _)| !(is_open && *status == UNAUTHORIZED)) {
+    let of_credentials = |status: &str| [UNAUTHORIZED, FORBIDDEN].contains(&status);
+    for (status, when) in refusals.filter(|(status, _)| !(is_open && of_credentials(status))) {
         let response = &mut operation["responses"][*status];
         if response.is_null() {
             *response = json!({ "description": when });

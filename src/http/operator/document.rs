@@ -15,6 +15,7 @@ use crate::http::{
 const RULES: Rules = Rules {
     always: &[
         ("401", "The credentials are missing or wrong"),
+        ("403", rules::ONLY_READ),
         ("429", "Too many requests"),
         ("500", "The broker's own fault"),
         ("503", rules::UNAVAILABLE),

@@ -105,6 +105,9 @@ pub struct TroubleBody {
 pub struct OperationInFull {
     #[serde(flatten)]
     operation: OperationBody,
+    /// Who asked for it, where a platform named a user.
+    #[schema(required)]
+    user: Option<String>,
     /// How often somebody began to work on it.
     claims: i64,
     /// Who works on it now.
@@ -293,6 +296,7 @@ fn in_full(detail: &OperationDetail, now: DateTime<Utc>) -> OperationInFull {
     let lease = detail.seen.lease.as_ref();
     OperationInFull {
         operation: body(&detail.seen, detail.name.as_ref(), now),
+        user: detail.user.clone(),
         claims: detail.seen.operation.epoch,
         lease: lease.map(|lease| LeaseBody {
             owner: lease.owner.clone(),

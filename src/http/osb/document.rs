@@ -16,6 +16,7 @@ const RULES: Rules = Rules {
             "Something in the request is wrong; the text says what to do",
         ),
         ("401", "The credentials are missing or wrong"),
+        ("403", rules::ONLY_READ),
         ("412", "The version of the API is missing or not 2.x"),
         ("429", "Too many requests"),
         (
