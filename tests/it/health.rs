@@ -68,11 +68,14 @@ async fn members_that_do_not_answer_are_told_of_in_the_same_word_everywhere() {
     signal(&members, Signal::STOP);
     let down = becomes(&broker, instance, "down").await;
     assert!(!down["since"].is_null(), "{down}");
+    assert_eq!(down["reason"], "members");
+    assert_eq!(ready["reason"], Value::Null);
 
     // The same word at every interface, whatever the last operation came to.
     let path = format!("/deployments/{}", text(&key["deployment_id"]));
     let deployment = answer(broker.compose(Method::GET, &key, &path)).await;
     assert_eq!(deployment.body["health"]["state"], "down");
+    assert_eq!(deployment.body["health"]["reason"], "members");
     let all = answer(broker.compose(Method::GET, &key, "/deployments")).await;
     let first = &all.body["_embedded"]["deployments"][0];
     assert_eq!(first["health"]["state"], "down");
