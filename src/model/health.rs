@@ -115,6 +115,15 @@ impl DownReason {
             Self::Recovery => "recovery",
         }
     }
+
+    /// Until when something waits meanwhile that takes members; none where it does not wait.
+    pub fn waits_until(self) -> Option<&'static str> {
+        match self {
+            Self::Members => Some("until enough members serve"),
+            Self::Closed => None,
+            Self::Recovery => Some("until it is recovered"),
+        }
+    }
 }
 
 /// How an instance is.

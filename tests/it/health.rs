@@ -116,6 +116,17 @@ async fn members_that_do_not_answer_are_told_of_in_the_same_word_everywhere() {
     assert!(waits.contains("does not answer"), "{waits}");
     assert!(waits.contains("only while all of them serve"), "{waits}");
     assert!(page.contains("Change the size") && !page.contains("Nothing is in the way"));
+    // So does a deletion, which is not over within a minute then.
+    let goes = between(&page, "id=\"goes\"", "</ul>");
+    assert!(
+        goes.contains("once the last backup is taken or given up"),
+        "{goes}"
+    );
+    let stays = between(&page, "id=\"stays\"", "</ul>");
+    assert!(
+        stays.contains("A last backup is tried for a few minutes"),
+        "{stays}"
+    );
     let larger = user.does(&["update-service", "db", "-c", r#"{"units":2}"#]);
     let told = larger.await.err;
     assert!(told.contains("db is not whole (Down: "), "{told}");

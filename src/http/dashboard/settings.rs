@@ -11,7 +11,7 @@ use super::{
     error::PageError,
     form_of,
     id::Id,
-    path_of,
+    overview, path_of,
     shell::{Shell, after_deletion_of, answer},
     show::{Moment, counted},
     update,
@@ -21,6 +21,7 @@ use crate::{
     http::{error::HttpError, request::query},
     model::{
         backup::{Backup, BackupState},
+        health::DownReason,
         ids::InstanceId,
         instance::{DELETE_PROTECTION, InstanceState},
         limits::{HISTORY_KEPT, INSTANCE_NAME_CHARS_MAX, UNIT_BYTES},
@@ -184,7 +185,7 @@ async fn settings(
     let rehearsal = match asked {
         Some(units) if is_ready => {
             let preflight = api.broker.settings.preflight_of_size(&view.of, units);
-            Some(rehearsal(preflight.await?, deployment.units))
+            Some(rehearsal(preflight.await?, &view))
         }
         _ => None,
     };
@@ -192,7 +193,7 @@ async fn settings(
     let fits = match is_ready {
         true => {
             let sizes = api.broker.settings.sizes(&view.of).await?;
-            Some(fits(&sizes))
+            Some(fits(&sizes, deployment.units))
         }
         false => None,
     };
@@ -480,8 +481,8 @@ fn sized(units: u32) -> String {
     )
 }
 
-/// What fits, as sentences.
-fn fits(sizes: &Sizes) -> String {
+/// What fits into an instance that has so many units, as sentences.
+fn fits(sizes: &Sizes, units: u32) -> String {
     let most = counted(sizes.most, "unit");
     let most = match &sizes.why {
         Some(why) => {
@@ -490,13 +491,19 @@ fn fits(sizes: &Sizes) -> String {
         }
         None => format!("It can have {most} at most."),
     };
+    let full = || format!("It is full at {}", counted(units, "unit"));
     match sizes.fewest {
+        _ if sizes.is_full && sizes.most <= units => format!("{}. {most}", full()),
+        fewest if sizes.is_full => {
+            let wanted = fewest.unwrap_or_default().max(units + 1);
+            format!("{}: ask for {wanted} or more. {most}", full())
+        }
         Some(fewest) => format!("The data fits into {}. {most}", counted(fewest, "unit")),
         None => format!("No member says how much it holds. {most}"),
     }
 }
 
-fn rehearsal(preflight: SizePreflight, units: u32) -> Rehearsal {
+fn rehearsal(preflight: SizePreflight, view: &InstanceView) -> Rehearsal {
     let refusal = preflight.refusal.map(|reason| {
         let reason = reason.trim_end_matches('.');
         format!("{}.", capitalized(reason))
@@ -506,10 +513,17 @@ fn rehearsal(preflight: SizePreflight, units: u32) -> Rehearsal {
         size: sized(preflight.units),
         refusal,
         waits: preflight.waits,
-        data: if preflight.units > units {
-            "No data moves."
-        } else {
-            "No data is lost: what it holds fits. Once the new size is full, it takes no more writes."
+        data: match (
+            preflight.units > view.of.deployment.units,
+            view.database.is_safe_full,
+        ) {
+            (true, _) => "No data moves.",
+            (false, true) => {
+                "No data is lost: what it holds fits. Once the new size is full, it takes no more writes."
+            }
+            (false, false) => {
+                "No data is lost: what it holds fits. Once the new size is full, nobody but the broker is let in."
+            }
         },
     }
 }
@@ -569,12 +583,16 @@ fn database(broker: &Broker, view: &InstanceView) -> String {
     let deployment = &view.of.deployment;
     let seen = broker.vitals.last_seen(deployment);
     let members = counted(broker.inventory.members_of(deployment), "member");
-    match seen.and_then(|seen| seen.database_bytes()) {
-        Some(bytes) => format!(
-            "The database: {} on each of {members}, within a minute.",
-            size(bytes)
-        ),
-        None => format!("The database on {members}, within a minute."),
+    let what = match seen.and_then(|seen| seen.database_bytes()) {
+        Some(bytes) => format!("The database: {} on each of {members}", size(bytes)),
+        None => format!("The database on {members}"),
+    };
+    let instance = &view.of.instance;
+    let rules = broker.inventory.after_delete(instance);
+    let takes_one = view.kept.days_after_delete > 0 && rules.takes_final_backup(instance);
+    match overview::down(broker, view).and_then(DownReason::waits_until) {
+        Some(_) if takes_one => format!("{what}, once the last backup is taken or given up."),
+        _ => format!("{what}, within a minute."),
     }
 }
 
@@ -599,6 +617,10 @@ fn backups(view: &InstanceView) -> String {
 /// The last backup of an instance, as a sentence.
 const ONE_MORE: &str = "A last backup, which is taken before anything is deleted.";
 
+/// The same while it cannot be taken.
+const ONE_MORE_TRIED: &str = "A last backup is tried for a few minutes before anything is deleted. The database is down: \
+                              if it stays so, that comes to nothing, and the database is deleted all the same.";
+
 /// What stays, and for how long.
 fn stays(broker: &Broker, view: &InstanceView) -> Vec<String> {
     let mut stays = vec!["Backups that were downloaded.".to_owned()];
@@ -610,11 +632,17 @@ fn stays(broker: &Broker, view: &InstanceView) -> Vec<String> {
             instance.state == InstanceState::Ready,
         );
         let takes_one = ready && rules.takes_final_backup(instance);
+        let waits = overview::down(broker, view).and_then(DownReason::waits_until);
+        let one_more = if waits.is_some() {
+            ONE_MORE_TRIED
+        } else {
+            ONE_MORE
+        };
         let is_complete = |backup: &Backup| backup.state == BackupState::Complete;
         let kept = match (view.backups.iter().any(is_complete), takes_one) {
-            (true, true) => Some(format!("{} {ONE_MORE}", backups(view))),
+            (true, true) => Some(format!("{} {one_more}", backups(view))),
             (true, false) => Some(backups(view)),
-            (false, true) => Some(ONE_MORE.to_owned()),
+            (false, true) => Some(one_more.to_owned()),
             (false, false) => None,
         };
         if let Some(kept) = kept {
@@ -660,21 +688,34 @@ mod tests {
     fn what_fits_names_the_limit_that_holds() {
         let sizes = |fewest, most, why: Option<&str>| Sizes {
             fewest,
+            is_full: false,
             most,
             why: why.map(str::to_owned),
         };
         assert_eq!(
-            fits(&sizes(Some(2), 32, None)),
+            fits(&sizes(Some(2), 32, None), 2),
             "The data fits into 2 units. It can have 32 units at most."
         );
         assert_eq!(
-            fits(&sizes(Some(1), 5, Some("its space may have no more"))),
+            fits(&sizes(Some(1), 5, Some("its space may have no more")), 1),
             "The data fits into 1 unit. It can have 5 units at most now. One more is refused: its space may have no \
              more."
         );
         assert_eq!(
-            fits(&sizes(None, 1, None)),
+            fits(&sizes(None, 1, None), 1),
             "No member says how much it holds. It can have 1 unit at most."
+        );
+        let full = |most| Sizes {
+            is_full: true,
+            ..sizes(Some(1), most, None)
+        };
+        assert_eq!(
+            fits(&full(32), 1),
+            "It is full at 1 unit: ask for 2 or more. It can have 32 units at most."
+        );
+        assert_eq!(
+            fits(&full(1), 1),
+            "It is full at 1 unit. It can have 1 unit at most."
         );
     }
 }
