@@ -127,7 +127,10 @@ async fn nothing_is_deleted_that_was_not_confirmed_by_who_may() {
             &[("csrf", csrf.as_str()), ("prefix", "k")][..],
             StatusCode::BAD_REQUEST,
         ),
-        (&[("prefix", "k"), ("sure", "yes")], StatusCode::FORBIDDEN),
+        (
+            &[("prefix", "k"), ("sure", "yes")][..],
+            StatusCode::FORBIDDEN,
+        ),
     ] {
         let refused = visitor.post(path, form).await;
         assert_eq!(refused.status, status, "{}", refused.body);

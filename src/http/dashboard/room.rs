@@ -104,7 +104,8 @@ async fn told(api: &Api, session: &Session, id: InstanceId, done: Answer) -> Ans
         }
         done => return done,
     };
-    let reason = error.to_string();
+    // As the form calls it.
+    let reason = error.to_string().replace("delete_prefix", "the prefix");
     let reason = reason.trim_end_matches('.');
     let message = format!("{}.", capitalized(reason));
     // Who may not see the page hears the reason alone.
