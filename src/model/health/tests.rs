@@ -167,6 +167,7 @@ fn each_word_says_what_since_when_and_what_to_do() {
         well,
         Health {
             state: HealthState::Ready,
+            down: None,
             message: "All 3 members have served since 2023-11-14 22:14:20 UTC. Nothing to do."
                 .to_owned(),
             since: Some(at(60)),
