@@ -205,21 +205,37 @@
   };
 
   let heardAt = Date.now();
-  const tell = (text) => {
-    if (byId("contact").textContent !== text) byId("contact").textContent = text;
-    document.body.classList.toggle("lost", text !== "");
-    if (text) doubt();
+  const hear = () => {
+    heardAt = Date.now();
+    byId("contact").replaceChildren();
+    document.body.classList.remove("lost");
+  };
+  const miss = () => {
+    const contact = byId("contact");
+    document.body.classList.add("lost");
+    doubt();
+    if (contact.hasChildNodes()) return;
+    const time = document.createElement("time");
+    time.dateTime = new Date(heardAt + ahead).toISOString();
+    // How long ago that is changes all the time: nobody has that read out again and again.
+    const ago = document.createElement("span"), part = document.createElement("span");
+    ago.setAttribute("aria-hidden", "true");
+    part.dataset.ago = "";
+    ago.append(", ", part);
+    time.append(`${time.dateTime.slice(0, 19).replace("T", " ")} UTC`, ago);
+    contact.append("No contact with the broker since ", time, ". What is below is as it was then. Databases do not need the broker; if its machine is gone, those on it are too.");
+    countOn(contact);
   };
   // Whatever the page said last, nobody knows now. The next one that comes says it anew.
   const doubt = () => {
     const { name } = document.body.dataset;
     document.title = name ? `No contact: ${name}` : "No contact";
-    const word = byId("state-text");
-    if (!word || word.textContent.startsWith("Unknown")) return;
-    word.textContent = `Unknown, was ${word.textContent}`;
-    if (word.previousElementSibling) word.previousElementSibling.textContent = "?";
+    document.querySelectorAll("[data-health]").forEach((word) => {
+      if (word.textContent.startsWith("Unknown")) return;
+      word.textContent = `Unknown, was ${word.textContent}`;
+      if (word.previousElementSibling) word.previousElementSibling.textContent = "?";
+    });
   };
-  const clockTime = (at) => `${new Date(at + ahead).toISOString().slice(11, 19)} UTC`;
 
   // The page's instance is gone: nothing on it is true any more.
   let gone = false;
@@ -279,11 +295,10 @@
       } else {
         throw new Error(`status ${answer.status}`);
       }
-      heardAt = Date.now();
-      tell("");
+      hear();
     } catch {
       // A page that is being left has its questions cut off, too.
-      setTimeout(() => tell(`No contact with the broker since ${clockTime(heardAt)}. What is below is as it was then. Databases serve without the broker.`), 300);
+      setTimeout(miss, 300);
     }
     isLooking = false;
     plan(pause);

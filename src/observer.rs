@@ -191,6 +191,16 @@ impl Observer for EngineObserver {
             .spawn(async move { looker.obstacles_now(&deployment, to).await });
         Box::pin(async move { asking.await.ok()? })
     }
+
+    fn count_keys(&self, deployment: &Deployment, prefix: &str) -> BoxFuture<'static, Option<u64>> {
+        let (looker, deployment) = (self.looker.clone(), deployment.clone());
+        let prefix = prefix.to_owned();
+        let asking = self.runtime.spawn(async move {
+            let question = looker.ask_for_count(&deployment, &prefix);
+            looker.ask_in_time(&deployment, question).await.flatten()
+        });
+        Box::pin(async move { asking.await.ok()? })
+    }
 }
 
 impl Memory {
@@ -377,16 +387,27 @@ impl Looker {
     }
 
     async fn obstacles_now(&self, deployment: &Deployment, to: Version) -> Option<Vec<Obstacle>> {
+        let question = self.ask_for_obstacles(deployment, to);
+        self.ask_in_time(deployment, question).await
+    }
+
+    /// What members answer to a question that is asked before something is done to them; none when that
+    /// comes to nothing.
+    async fn ask_in_time<T>(
+        &self,
+        deployment: &Deployment,
+        question: impl Future<Output = Result<T, LookError>>,
+    ) -> Option<T> {
         let asking = async {
             let _place = self.preflights.acquire().await.ok()?;
-            Some(self.ask_for_obstacles(deployment, to).await)
+            Some(question.await)
         };
         let Ok(asked) = timeout(PREFLIGHT_TIMEOUT, asking).await else {
             log::warn!(deployment:% = deployment.id; "its members were not asked in time");
             return None;
         };
         match asked? {
-            Ok(obstacles) => Some(obstacles),
+            Ok(answer) => Some(answer),
             Err(error) => {
                 log::warn!(deployment:% = deployment.id; "cannot ask its members: {}", chain(&error));
                 None
@@ -454,6 +475,20 @@ impl Looker {
             }
             None => Ok(Vec::new()),
         }
+    }
+
+    /// None where there are no members yet.
+    async fn ask_for_count(
+        &self,
+        deployment: &Deployment,
+        prefix: &str,
+    ) -> Result<Option<u64>, LookError> {
+        let Some((deployment, secrets)) = self.find(deployment).await? else {
+            return Ok(None);
+        };
+        let engine = self.engine(&deployment)?;
+        let count = engine.count_keys(Site::new(&deployment, &secrets), prefix);
+        Ok(Some(count.await?))
     }
 
     /// A deployment as it is now, once its members are allocated.

@@ -41,4 +41,7 @@ pub trait Observer: Send + Sync {
         deployment: &Deployment,
         to: Version,
     ) -> BoxFuture<'static, Option<Vec<Obstacle>>>;
+
+    /// Asks how many keys begin with a prefix. None when that comes to nothing.
+    fn count_keys(&self, deployment: &Deployment, prefix: &str) -> BoxFuture<'static, Option<u64>>;
 }

@@ -4,7 +4,7 @@
 //! Invariant: what is tried again is the last that was asked for of its instance, binding or backup.
 //! Else a clean-up would remove what somebody has made since.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use chrono::{DateTime, Utc};
 
@@ -190,6 +190,26 @@ impl Oversight {
         let left = self.objects_left(&detail.seen.operation).await?;
         detail.left.extend(left);
         Ok(detail)
+    }
+
+    /// Who asked for these operations, where the audit still knows.
+    pub async fn askers(
+        &self,
+        operations: impl Iterator<Item = &Operation>,
+    ) -> Result<BTreeMap<OperationId, String>, BrokerError> {
+        let mut of_instances: BTreeMap<InstanceId, Vec<OperationId>> = BTreeMap::new();
+        for operation in operations {
+            let of_instance = of_instances.entry(operation.instance.clone());
+            of_instance.or_default().push(operation.id.clone());
+        }
+        let read = move |conn: &mut Conn<'_>| -> Result<_, StoreError> {
+            let mut askers = BTreeMap::new();
+            for (instance, operations) in &of_instances {
+                askers.extend(store::audit::askers(conn, instance, operations)?);
+            }
+            Ok(askers)
+        };
+        Ok(self.store.read(read).await?)
     }
 
     /// Has an operation tried again at once: one that waits for its next try, or one that is stuck

@@ -23,18 +23,8 @@ impl Upkeep {
         delete_prefix: Option<String>,
         origin: Origin,
     ) -> Result<Operation, BrokerError> {
-        let lengths = 1..=KEY_PREFIX_BYTES_MAX;
-        if delete_prefix
-            .as_ref()
-            .is_some_and(|prefix| !lengths.contains(&prefix.len()))
-        {
-            return Err(BrokerError::BadRequest(format!(
-                "delete_prefix must have from 1 to {KEY_PREFIX_BYTES_MAX} bytes"
-            )));
-        }
-        if delete_prefix.as_ref().is_some_and(|p| p.contains('\0')) {
-            let reason = "delete_prefix must not contain a NUL character";
-            return Err(BrokerError::BadRequest(reason.to_owned()));
+        if let Some(prefix) = &delete_prefix {
+            check(prefix)?;
         }
         self.needs_members(of).await?;
         let (instance, now) = (of.instance.id.clone(), self.clock.now());
@@ -46,6 +36,17 @@ impl Upkeep {
             relieve_in(conn, operation)
         };
         self.store.decide(wanted).await
+    }
+
+    /// How many keys [`Upkeep::relieve`] would delete now; none where the members do not tell.
+    pub async fn count_to_delete(
+        &self,
+        of: &DeploymentView,
+        delete_prefix: &str,
+    ) -> Result<Option<u64>, BrokerError> {
+        check(delete_prefix)?;
+        let counting = self.observer.count_keys(&of.deployment, delete_prefix);
+        Ok(counting.await)
     }
 
     /// Has something done about a database that was seen to need it, unless that is under way;
@@ -100,6 +101,20 @@ impl Upkeep {
             )
         }))
     }
+}
+
+fn check(delete_prefix: &str) -> Result<(), BrokerError> {
+    let lengths = 1..=KEY_PREFIX_BYTES_MAX;
+    if !lengths.contains(&delete_prefix.len()) {
+        return Err(BrokerError::BadRequest(format!(
+            "delete_prefix must have from 1 to {KEY_PREFIX_BYTES_MAX} bytes"
+        )));
+    }
+    if delete_prefix.contains('\0') {
+        let reason = "delete_prefix must not contain a NUL character";
+        return Err(BrokerError::BadRequest(reason.to_owned()));
+    }
+    Ok(())
 }
 
 fn relieve_in(conn: &mut Conn<'_>, operation: Operation) -> Result<Operation, BrokerError> {

@@ -37,6 +37,8 @@ use crate::{
 pub struct Sizes {
     /// The fewest that hold what its members hold; none where no member tells.
     pub fewest: Option<u32>,
+    /// Whether it is full at the size that it has.
+    pub is_full: bool,
     /// The most that its cluster has room for and its tenant may have.
     pub most: u32,
     /// Why it can have no more than that now; none where no instance can.
@@ -97,7 +99,10 @@ impl Settings {
     /// The sizes that an instance can have now.
     pub async fn sizes(&self, of: &DeploymentView) -> Result<Sizes, BrokerError> {
         let seen = self.vitals.observation(&of.deployment);
-        let bytes = seen.and_then(|seen| seen.database_bytes());
+        let bytes = seen.as_ref().and_then(|seen| seen.database_bytes());
+        let is_full = of.deployment.closed_since.is_some()
+            || seen.is_some_and(|seen| seen.is_full())
+            || bytes.is_some_and(|bytes| bytes >= of.deployment.quota_bytes());
         let version = of.deployment.version;
         let holds = |bytes, units| fits(bytes, Shape { version, units });
         let fewest = bytes.and_then(|bytes| (1..=UNITS_MAX).find(|units| holds(bytes, *units)));
@@ -107,7 +112,12 @@ impl Settings {
             .store
             .scan(move |conn| Ok(updates.most_units(conn, &instance, &deployment)));
         let (most, why) = most.await??;
-        Ok(Sizes { fewest, most, why })
+        Ok(Sizes {
+            fewest,
+            is_full,
+            most,
+            why,
+        })
     }
 
     /// What another size of an instance would do. Nothing is changed: the rules are those of the

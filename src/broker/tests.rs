@@ -88,6 +88,10 @@ impl Observer for Nobody {
     fn obstacles(&self, _: &Deployment, _: Version) -> BoxFuture<'static, Option<Vec<Obstacle>>> {
         Box::pin(async { None })
     }
+
+    fn count_keys(&self, _: &Deployment, _: &str) -> BoxFuture<'static, Option<u64>> {
+        Box::pin(async { None })
+    }
 }
 
 impl Census for Nobody {

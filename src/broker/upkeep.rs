@@ -35,7 +35,7 @@ pub struct Upkeep {
     pub(super) restore_scope: RestoreScope,
     pub(super) keys: Arc<KeyRing>,
     /// The one whose looks pages show.
-    observer: Arc<dyn Observer>,
+    pub(super) observer: Arc<dyn Observer>,
     census: Arc<dyn Census>,
 }
 

@@ -151,19 +151,24 @@ impl Vitals {
             let newer = available.iter().copied().filter(|v| *v > version);
             newer.filter(|v| fits(*v)).min()
         };
+        // All advice names one version: the first without known faults, where it will do.
+        let faultless = nearest(&|v| self.inventory.known_faults(&engine, v).is_empty());
+        let advised = |fits: &dyn Fn(Version) -> bool| {
+            faultless.filter(|v| fits(*v)).or_else(|| nearest(fits))
+        };
         let limits = |v: Version| profile.is_some_and(|p| p.limits_users(v));
         let is_safe = |v: Version| profile.is_some_and(|p| p.full_is_safe(v));
         let keeps_out = |v: Version| profile.is_some_and(|p| !p.lets_strangers_in(v));
         DatabaseWatch {
             quota_bytes: of.quota_bytes(),
             faults: self.inventory.known_faults(&engine, version),
-            faultless: nearest(&|v| self.inventory.known_faults(&engine, v).is_empty()),
+            faultless,
             limits_not_held: if limits(version) { 0 } else { beside.limited },
-            limits_held_by: nearest(&limits),
+            limits_held_by: advised(&limits),
             is_safe_full: is_safe(version),
-            safe_full_from: nearest(&is_safe),
+            safe_full_from: advised(&is_safe),
             withheld: self.moves.withheld(of),
-            reachable_from: nearest(&keeps_out),
+            reachable_from: advised(&keeps_out),
             closed_since: of.closed_since,
             incidents: beside.incidents,
             repair: beside.repair,

@@ -561,6 +561,7 @@ impl Session {
                 let days = counted(days, "day");
                 let note = format!("its backups stay for {days} after the deletion");
                 self.show.note(&note);
+                self.tell_of_the_last_backup(&instance).await;
             }
             None => {}
         }
@@ -581,6 +582,19 @@ impl Session {
                 .note(&format!("to make a new instance of its backups: {back}"));
         }
         Ok(())
+    }
+
+    /// Says what becomes of the last backup of an instance whose database is down, as far as the broker tells.
+    async fn tell_of_the_last_backup(&self, instance: &Instance) {
+        let health = self.health(instance).await.unwrap_or_default();
+        // While it is closed, backups are taken all the same.
+        if matches!(health["reason"].as_str(), Some("members" | "recovery")) {
+            self.show.note(&format!(
+                "{} is down: a last backup is tried for a few minutes before anything is deleted; if the database \
+                 stays down, it is deleted all the same",
+                instance.name
+            ));
+        }
     }
 
     /// How many days the backups of an instance stay when it is deleted, where the broker, whose OSB API has

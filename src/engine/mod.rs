@@ -392,6 +392,9 @@ pub trait Engine: Send + Sync {
         change: MemberChange,
     ) -> Result<(), EngineError>;
 
+    /// How many keys of a running deployment begin with `prefix`, which is not empty.
+    async fn count_keys(&self, site: Site<'_>, prefix: &str) -> Result<u64, EngineError>;
+
     /// Gives a database room; returns how many keys it deleted.
     async fn relieve(&self, site: Site<'_>, relief: Relief<'_>) -> Result<u64, EngineError>;
 

@@ -9,7 +9,7 @@ use self::{
     compose::error::ComposeError,
     dashboard::{
         activity, backups, credentials, door, error::PageError, imports, instances, keys,
-        operator as pages, overview, restore, settings, versions,
+        operator as pages, overview, restore, room, settings, versions,
     },
     limit::limited,
     operator::{error::OperatorError, operations},
@@ -378,6 +378,11 @@ fn pages_of_instances(config: &mut web::ServiceConfig) {
             .service(
                 page("/{instance}/credentials/{binding}/revoke")
                     .route(web::post().to(credentials::revoke)),
+            )
+            .service(
+                page("/{instance}/room")
+                    .route(web::get().to(room::page))
+                    .route(web::post().to(room::make)),
             )
             .configure(settings_of_instances)
             .service(page("/{instance}/activity").route(web::get().to(activity::page)))

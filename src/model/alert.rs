@@ -158,16 +158,16 @@ pub struct DatabaseWatch {
     pub faultless: Option<Version>,
     /// Bindings whose role or prefix the version does not hold.
     pub limits_not_held: usize,
-    /// The nearest version that would hold them, where one is available.
+    /// The version to upgrade to that would hold them, where one is available.
     pub limits_held_by: Option<Version>,
     /// The version goes on checking rights when the database is full.
     pub is_safe_full: bool,
-    /// The nearest version that does, where one is available.
+    /// The version to upgrade to that does, where one is available.
     pub safe_full_from: Option<Version>,
     /// Who reaches it, where the version lets strangers in and members of its cluster are reached from
     /// elsewhere.
     pub withheld: Option<Withheld>,
-    /// The nearest version that does not, where one is available.
+    /// The version to upgrade to that does not, where one is available.
     pub reachable_from: Option<Version>,
     /// Since when nobody but the broker is let in.
     pub closed_since: Option<DateTime<Utc>>,
@@ -411,7 +411,7 @@ fn of_complaint<'a>(
         Complaint::Full if database.closed_since.is_some() => None,
         Complaint::Full => {
             let message = "The database is full, and nobody but the broker is let in until there is room. \
-                           Ask for more units.";
+                           Ask for more units, or make room by the deletion of keys with a prefix.";
             Some(("full", message.to_owned()))
         }
         Complaint::Differs => {
@@ -491,8 +491,8 @@ pub(super) fn of_closing(database: &DatabaseWatch) -> Option<Alert> {
     };
     let message = format!(
         "Since {} nobody but the broker is let in: the database is full, and {engine} {version} \
-         checks no rights while it is. Ask for more units, have the broker delete keys (reliefs of \
-         the administration API){upgrade}. The broker opens it when there is room.",
+         checks no rights while it is. Ask for more units, make room by the deletion of keys with a \
+         prefix{upgrade}. The broker opens it when there is room.",
         Moment(since)
     );
     Some(Alert {

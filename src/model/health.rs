@@ -92,11 +92,48 @@ impl HealthState {
     }
 }
 
+/// Why a database is down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DownReason {
+    /// Too few of its members serve.
+    Members,
+    /// It is full, and nobody but the broker is let in until there is room. Nothing is wrong with its
+    /// members.
+    Closed,
+    /// Its operator has it made anew from what is left of it.
+    Recovery,
+}
+
+impl DownReason {
+    /// All reasons.
+    pub const ALL: [Self; 3] = [Self::Members, Self::Closed, Self::Recovery];
+
+    /// For programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Members => "members",
+            Self::Closed => "closed",
+            Self::Recovery => "recovery",
+        }
+    }
+
+    /// Until when something waits meanwhile that takes members; none where it does not wait.
+    pub fn waits_until(self) -> Option<&'static str> {
+        match self {
+            Self::Members => Some("until enough members serve"),
+            Self::Closed => None,
+            Self::Recovery => Some("until it is recovered"),
+        }
+    }
+}
+
 /// How an instance is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
     /// In a word.
     pub state: HealthState,
+    /// Why it is down; none unless the word is [`HealthState::Down`].
+    pub down: Option<DownReason>,
     /// What is the matter, since when, and what to do about it, for people.
     pub message: String,
     /// Since when, as far as that is known.
@@ -108,6 +145,7 @@ impl Health {
     pub fn unknown() -> Self {
         Self {
             state: HealthState::Unknown,
+            down: None,
             message:
                 "The broker has not seen the members lately. It looks at them now: ask again in a \
                       few seconds."
@@ -119,6 +157,7 @@ impl Health {
     fn new(state: HealthState, since: DateTime<Utc>, message: String) -> Self {
         Self {
             state,
+            down: None,
             message,
             since: Some(since),
         }
@@ -127,7 +166,17 @@ impl Health {
     fn of_alert(state: HealthState, alert: &Alert, since: Option<DateTime<Utc>>) -> Self {
         Self {
             state,
+            down: None,
             message: alert.message.clone(),
+            since,
+        }
+    }
+
+    fn down(because: DownReason, message: String, since: Option<DateTime<Utc>>) -> Self {
+        Self {
+            state: HealthState::Down,
+            down: Some(because),
+            message,
             since,
         }
     }
@@ -181,8 +230,10 @@ pub fn health(
     let mut found: Vec<Health> = of_life(life).into_iter().collect();
     found.extend(life.stuck.iter().map(of_stuck));
     if life.state == InstanceState::Ready {
-        found.extend(of_access(life, database));
+        // Of what is as bad, the first is told: members that are missing keep the broker from making room.
+        found.extend(of_rebuilding(life, database));
         found.push(of_members(seen, database));
+        found.extend(of_closed(database));
         found.extend(of_storage(seen));
         found.extend(of_damage(life, database));
         found.extend(alerts.iter().filter_map(of_alert));
@@ -278,6 +329,7 @@ fn of_life(life: &Life) -> Option<Health> {
             let how = deletion(life).map_or_else(String::new, |how| format!(": {how}"));
             Health {
                 state: HealthState::Deleting,
+                down: None,
                 message: format!("It is being deleted, with its bindings{when}{how}."),
                 since,
             }
@@ -337,15 +389,18 @@ fn of_stuck(operation: &Operation) -> Health {
     Health::new(HealthState::Stuck, operation.updated_at, message)
 }
 
-/// Whether anybody but the broker is let in.
-fn of_access(life: &Life, database: &DatabaseWatch) -> Option<Health> {
-    if let Some(alert) = of_recovery(database) {
-        let since = life.since(&[OperationKind::Recover]);
-        return Some(Health::of_alert(HealthState::Down, &alert, since));
-    }
+/// A database that is made anew after most of its members were lost.
+fn of_rebuilding(life: &Life, database: &DatabaseWatch) -> Option<Health> {
+    let alert = of_recovery(database)?;
+    let since = life.since(&[OperationKind::Recover]);
+    Some(Health::down(DownReason::Recovery, alert.message, since))
+}
+
+/// A database that is full, and lets in nobody but the broker for that.
+fn of_closed(database: &DatabaseWatch) -> Option<Health> {
     let alert = of_closing(database)?;
     let since = database.closed_since;
-    Some(Health::of_alert(HealthState::Down, &alert, since))
+    Some(Health::down(DownReason::Closed, alert.message, since))
 }
 
 fn of_members(seen: Option<&Observation>, database: &DatabaseWatch) -> Health {
@@ -381,7 +436,7 @@ fn of_members(seen: Option<&Observation>, database: &DatabaseWatch) -> Health {
              again when its process ends. If this lasts for minutes, the broker's operator must check the \
              machine or recover the database."
         );
-        (HealthState::Down, message)
+        return Health::down(DownReason::Members, message, Some(seen.since));
     } else if serving < all {
         let message = format!(
             "Since {at} {serve}; {} {not}. It can be used. The broker starts a member again when its \

@@ -152,7 +152,7 @@ impl Origin {
     pub fn words(self) -> &'static str {
         match self {
             Self::Osb => "the platform",
-            Self::Compose => "the administration API",
+            Self::Compose => "the Compose API",
             Self::Dashboard => "the dashboard",
             Self::Operator => "the operator",
             Self::Schedule => "the schedule",

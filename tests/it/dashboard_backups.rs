@@ -220,8 +220,7 @@ async fn a_backup_is_taken_watched_downloaded_and_restored() {
     page.open(&here).await;
     let held = script.hold(OperationKind::Restore, "verify");
     page.click_in("#restore", "button", "Restore").await;
-    page.shows("A restore has been initiated. by-hand is being made")
-        .await;
+    page.shows("by-hand is being made").await;
     page.look_over("backups-restoring").await;
     page.eval("window.stayed = true").await;
     drop(held);

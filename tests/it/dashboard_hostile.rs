@@ -97,6 +97,7 @@ async fn hostile_names_and_parameters_are_text() {
             "/instances/{}/backups?kind={tag}&page={tag}&operation={tag}&again={tag}",
             encoded(&worst)
         ),
+        format!("/instances/{}/room?prefix={tag}", encoded(&worst)),
         format!("/link?code={tag}"),
         format!("/{tag}"),
     ] {

@@ -142,7 +142,20 @@ async fn an_open_page_says_when_the_broker_is_gone() {
         .page
         .says("#contact", "No contact with the broker since ")
         .await;
-    visit.page.says("#contact", "UTC").await;
+    visit.page.says("#contact", " UTC, ").await;
+    visit
+        .page
+        .says("#contact", "if its machine is gone, those on it are too")
+        .await;
+    visit.page.says("#contact", "since 20").await;
+    let ago = visit.page.find("#contact [data-ago]").await;
+    eventually("how long ago that is", || async {
+        let told = ago.property("textContent").await;
+        told.as_str()
+            .is_some_and(|told| told.ends_with("seconds ago"))
+            .then_some(())
+    })
+    .await;
     visit.page.says("#members", "leader").await;
     // It is told to those who do not see it, and times count on.
     let contact = visit.page.find("#contact").await;

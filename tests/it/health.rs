@@ -68,11 +68,14 @@ async fn members_that_do_not_answer_are_told_of_in_the_same_word_everywhere() {
     signal(&members, Signal::STOP);
     let down = becomes(&broker, instance, "down").await;
     assert!(!down["since"].is_null(), "{down}");
+    assert_eq!(down["reason"], "members");
+    assert_eq!(ready["reason"], Value::Null);
 
     // The same word at every interface, whatever the last operation came to.
     let path = format!("/deployments/{}", text(&key["deployment_id"]));
     let deployment = answer(broker.compose(Method::GET, &key, &path)).await;
     assert_eq!(deployment.body["health"]["state"], "down");
+    assert_eq!(deployment.body["health"]["reason"], "members");
     let all = answer(broker.compose(Method::GET, &key, "/deployments")).await;
     let first = &all.body["_embedded"]["deployments"][0];
     assert_eq!(first["health"]["state"], "down");
@@ -122,6 +125,17 @@ async fn members_that_do_not_answer_are_told_of_in_the_same_word_everywhere() {
     assert!(waits.contains("does not answer"), "{waits}");
     assert!(waits.contains("only while all of them serve"), "{waits}");
     assert!(page.contains("Change the size") && !page.contains("Nothing is in the way"));
+    // So does a deletion, which is not over within a minute then.
+    let goes = between(&page, "id=\"goes\"", "</ul>");
+    assert!(
+        goes.contains("once the last backup is taken or given up"),
+        "{goes}"
+    );
+    let stays = between(&page, "id=\"stays\"", "</ul>");
+    assert!(
+        stays.contains("A last backup, if enough members answer"),
+        "{stays}"
+    );
     let larger = user.does(&["update-service", "db", "-c", r#"{"units":2}"#]);
     let told = larger.await.err;
     assert!(told.contains("db is Down. Members are changed "), "{told}");

@@ -48,6 +48,7 @@ mod dashboard_live;
 mod dashboard_operator;
 mod dashboard_overview;
 mod dashboard_pictures;
+mod dashboard_room;
 mod dashboard_settings;
 mod dashboard_sign_in;
 mod dashboard_versions;

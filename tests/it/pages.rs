@@ -796,7 +796,7 @@ async fn a_restore_is_begun_followed_and_opened() {
         let follow = page.header("location").to_owned();
         let page = visitor.get(&follow).await;
         assert!(
-            page.body.contains("A restore has been initiated."),
+            page.body.contains(" is being made from the backup."),
             "{}",
             page.body
         );

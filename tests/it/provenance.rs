@@ -89,7 +89,7 @@ async fn a_restore_is_told_at_both_ends_and_has_a_backup_of_its_own() {
     assert!(restored.contains("theirs"), "{restored}");
     assert!(restored.contains("asked for by the platform"), "{restored}");
     assert!(
-        restored.contains("asked for by the administration API"),
+        restored.contains("asked for by the Compose API"),
         "{restored}"
     );
     assert!(

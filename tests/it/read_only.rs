@@ -197,6 +197,8 @@ async fn each_page_shows_itself_to_a_reader_and_takes_no_form() {
         "/i/versions?version=3.7.3",
         "/i/settings",
         "/i/settings?units=2",
+        "/i/room",
+        "/i/room?prefix=k",
         "/i/activity",
     ] {
         let path = format!("/dashboard/instances{path}");

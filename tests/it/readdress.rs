@@ -238,7 +238,7 @@ async fn what_lets_strangers_in_stays_on_loopback_until_it_is_upgraded() {
         "Only programs on the broker's own machine reach",
     )
     .await;
-    says(&broker, &first, "Upgrade to 3.6.16").await;
+    says(&broker, &first, "Upgrade to 3.7.3").await;
 
     let refused = broker
         .put_instance("new", json!({ "db_version": "3.5.35" }))

@@ -54,7 +54,7 @@ async fn a_failed_backup_says_why_and_tasks_say_who_asked() {
     }
     assert!(older.contains(">Provision</th>"), "{older}");
     assert!(
-        older.contains("data-label=\"By\">the administration API"),
+        older.contains("data-label=\"By\">the Compose API"),
         "{older}"
     );
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use etcd_client::{Client, CompactionOptions, DeleteOptions};
+use etcd_client::{Client, CompactionOptions, DeleteOptions, GetOptions};
 use tokio::time::timeout;
 
 use crate::{
@@ -92,13 +92,31 @@ async fn timed(
         .unwrap_or(Err(Fault::Silent(limit)))
 }
 
-/// Deletes every key with a prefix.
-async fn delete_keys(dialer: &Dialer<'_>, prefix: &str) -> Result<u64, EngineError> {
-    // Without one, etcd would delete nothing or everything, as it is asked; nobody means that.
+/// How many keys have a prefix: what [`delete_keys`] would delete now. etcd counts in its index, and reads
+/// no value.
+pub(super) async fn count_keys(dialer: &Dialer<'_>, prefix: &str) -> Result<u64, EngineError> {
+    needs_prefix(prefix)?;
+    dialer
+        .trying_as_root("counting keys", |mut client| async move {
+            let options = GetOptions::new().with_prefix().with_count_only();
+            let counted = client.get(prefix, Some(options)).await?.count();
+            Ok(u64::try_from(counted).unwrap_or_default())
+        })
+        .await
+}
+
+/// Without a prefix, etcd would take nothing or everything, as it is asked; nobody means that.
+fn needs_prefix(prefix: &str) -> Result<(), EngineError> {
     if prefix.is_empty() {
         let text = "keys are deleted by a prefix, and there is none".to_owned();
         return Err(EngineError::Unexpected(text));
     }
+    Ok(())
+}
+
+/// Deletes every key with a prefix.
+async fn delete_keys(dialer: &Dialer<'_>, prefix: &str) -> Result<u64, EngineError> {
+    needs_prefix(prefix)?;
     dialer
         .trying_as_root("deleting keys", |mut client| async move {
             let options = DeleteOptions::new().with_prefix();

@@ -240,6 +240,10 @@ impl Engine for Etcd {
         }
     }
 
+    async fn count_keys(&self, site: Site<'_>, prefix: &str) -> Result<u64, EngineError> {
+        full::count_keys(&Dialer::new(site)?, prefix).await
+    }
+
     async fn relieve(&self, site: Site<'_>, relief: Relief<'_>) -> Result<u64, EngineError> {
         full::relieve(&Dialer::new(site)?, relief).await
     }

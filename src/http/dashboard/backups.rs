@@ -16,8 +16,7 @@ use super::{
     error::PageError,
     form_of,
     id::Id,
-    overview::is_down,
-    path_of,
+    overview, path_of,
     plot::{Plot, Point, plot},
     restore::takes,
     shell::{Shell, answer},
@@ -33,6 +32,7 @@ use crate::{
     model::{
         backup::{Backup, BackupState, Manifest},
         catalog::Placement,
+        health::DownReason,
         holder::Holder,
         ids::{BackupId, InstanceId, OperationId},
         limits::{
@@ -78,8 +78,8 @@ struct BackupsPage {
     content_note: &'static str,
     message: Option<Message>,
     refusal: Option<&'static str>,
-    /// Whether what is asked for waits for members that serve.
-    is_down: bool,
+    /// Why the database is down: what is asked for may wait for that to end.
+    down: Option<DownReason>,
     running: Option<Bar>,
     next: Option<Moment>,
     /// What the next on-demand backup takes the place of.
@@ -237,7 +237,7 @@ pub async fn page(
         content_note: view.profile.map_or("", |of| of.content_note),
         message: message(&view, &request),
         refusal: view.refusal_of_backup(),
-        is_down: is_down(&api.broker, &view),
+        down: overview::down(&api.broker, &view),
         running: running.map(|o| Bar::of(o, view.now)),
         next: view.next_backup.map(|at| Moment::new(at, view.now)),
         replaces: replaces(&view),
@@ -376,9 +376,9 @@ fn message_of_restore(restored: &Restored) -> Message {
         .as_deref()
         .unwrap_or_else(|| restored.instance.id.as_str());
     let message = match restored.restore.state {
-        OperationState::Queued | OperationState::Running => Message::good(format!(
-            "A restore has been initiated. {name} is being made from the backup."
-        )),
+        OperationState::Queued | OperationState::Running => {
+            Message::good(format!("{name} is being made from the backup."))
+        }
         OperationState::Succeeded => {
             Message::good(format!("The restore succeeded: {name} is ready."))
         }
@@ -468,7 +468,7 @@ fn row(view: &InstanceView, backup: &Backup, options: &[(BackupId, RestoreOption
     if let Some(doubt) = &doubt
         && backup.proof.standing() != Standing::Flawed
     {
-        facts.push(("Not proved", doubt.clone()));
+        facts.push(("Not proved yet", doubt.clone()));
     }
     if let Some(key) = backup.recipient() {
         facts.push(("Sealed for", key.to_owned()));
@@ -500,7 +500,7 @@ fn row(view: &InstanceView, backup: &Backup, options: &[(BackupId, RestoreOption
             Standing::Proved => "Proved",
             Standing::Flawed => "Not what it should be",
             Standing::Unproved if !backup.is_provable() => "Sealed for your key",
-            Standing::Unproved => "Not proved",
+            Standing::Unproved => "Not proved yet",
         },
         bar: work
             .filter(|o| o.state.is_active())

@@ -11,8 +11,7 @@ use super::{
     door::see_other,
     form_of,
     id::Id,
-    overview::is_down,
-    path_of,
+    overview, path_of,
     shell::{Shell, answer},
     show::Moment,
     state::{Label, label_of_binding},
@@ -25,6 +24,7 @@ use crate::{
     },
     model::{
         binding::{AUTHORITIES, BindParameters, Binding, BindingState, Role},
+        health::DownReason,
         ids::{BindingId, InstanceId},
         instance::InstanceState,
         limits::{CREDENTIALS_NAME_CHARS_MAX, prefix::KEY_PREFIX_BYTES_MAX},
@@ -53,8 +53,10 @@ struct CredentialsPage {
     message: Option<String>,
     /// Why none can be made now.
     refusal: Option<&'static str>,
-    /// Whether what is asked for waits for members that serve.
-    is_down: bool,
+    /// Until when what is asked for waits; none: it does not.
+    waits: Option<&'static str>,
+    /// Whether the database is full, and lets in nobody but the broker for that.
+    is_closed: bool,
     /// Whether users can be held to rights.
     can_limit: bool,
     name_max: usize,
@@ -129,6 +131,7 @@ pub async fn page(
         .is_read_only()
         .then_some("Read-only visitors cannot make credentials.");
     let deployment = &view.of.deployment;
+    let down = overview::down(&api.broker, &view);
     let limits = |profile: &crate::model::engine::Profile| profile.limits_users(deployment.version);
     let page = CredentialsPage {
         shell,
@@ -136,7 +139,8 @@ pub async fn page(
         version: deployment.version.to_string(),
         message: message(&credentials, query(&request, "made").as_deref()),
         refusal: refusal(&view).or(read_only),
-        is_down: is_down(&api.broker, &view),
+        waits: down.and_then(DownReason::waits_until),
+        is_closed: down == Some(DownReason::Closed),
         can_limit: view.profile.is_some_and(limits),
         name_max: CREDENTIALS_NAME_CHARS_MAX,
         prefix_max: KEY_PREFIX_BYTES_MAX,
@@ -145,7 +149,7 @@ pub async fn page(
         rows: credentials
             .all
             .iter()
-            .map(|of| row(&view, &href, of))
+            .map(|of| row(&view, &href, of, down))
             .collect(),
         href,
     };
@@ -314,7 +318,7 @@ fn name_of(binding: &Binding) -> String {
     made.map_or_else(|| binding.id.to_string(), |made| made.name.clone())
 }
 
-fn row(view: &InstanceView, page: &str, of: &Credential) -> Row {
+fn row(view: &InstanceView, page: &str, of: &Credential, down: Option<DownReason>) -> Row {
     let binding = &of.binding;
     let made_here = binding.request.on_page.as_ref();
     let is_ready = binding.state == BindingState::Ready && !binding.is_expired(view.now);
@@ -327,7 +331,7 @@ fn row(view: &InstanceView, page: &str, of: &Credential) -> Row {
         mark: binding.database_user.clone(),
         href: format!("{page}/{}", binding.id.in_path()),
         name: name_of(binding),
-        label: label_of_binding(binding.state),
+        label: label_of_binding(binding.state, down),
         state: binding.state.as_str(),
         rights: rights(binding),
         made: Moment::new(binding.created_at, view.now),

@@ -70,6 +70,9 @@ struct Row {
     created: Moment,
 }
 
+/// What the list is ordered by where its address does not say: what is not well comes first.
+const FIRST: Order = Order::Health;
+
 /// What the address asks for.
 struct Asked {
     of: EstateQuery,
@@ -88,7 +91,7 @@ impl Asked {
                 health: HealthState::parse(&health),
                 cluster: Some(cluster.clone()).filter(|cluster| !cluster.is_empty()),
                 version: version.parse().ok(),
-                order: Order::parse(&given("sort")).unwrap_or_default(),
+                order: Order::parse(&given("sort")).unwrap_or(FIRST),
                 reverse: given("reverse") == "1",
                 page: page_number(request),
             },
@@ -105,11 +108,7 @@ impl Asked {
         } else {
             String::new()
         };
-        let order = if order == Order::default() {
-            ""
-        } else {
-            order.as_str()
-        };
+        let order = if order == FIRST { "" } else { order.as_str() };
         let query = [
             ("q", self.of.text.as_str()),
             ("health", &self.health),

@@ -1,5 +1,7 @@
 //! The overview of one instance: how it is, how large, how to reach it, what was done to it.
 
+use std::collections::BTreeMap;
+
 use actix_web::{HttpRequest, http::StatusCode, web};
 use askama::Template;
 use chrono::{DateTime, Utc};
@@ -13,6 +15,7 @@ use super::{
     history::{Drawing, drawings},
     id::Id,
     path_of,
+    remedy::{self, Remedy},
     shell::{Shell, Subject, answer, deletion_asked, is_being_deleted},
     show::{Moment, counted, dates_whole, duration},
     state::{Label, label_of_alert, label_of_health, label_of_task},
@@ -26,11 +29,13 @@ use crate::{
         deleted::DeletedInstance,
         deployment::{Deployment, Member},
         engine::Profile,
-        health::{Health, HealthState},
+        health::{DownReason, Health, HealthState},
         history::History,
-        ids::InstanceId,
+        ids::{InstanceId, OperationId},
         instance::InstanceState,
-        limits::{OBSERVATION_FRESH, QUOTA_NEAR_PERCENT, TASKS_SHOWN},
+        limits::{
+            OBSERVATION_FRESH, QUOTA_NEAR_PERCENT, TASKS_SHOWN, prefix::KEY_PREFIX_BYTES_MAX,
+        },
         observation::{Complaint, MemberHealth, MemberObservation, Observation},
         operation::{Operation, OperationKind, OperationState},
         origin::Origin,
@@ -47,9 +52,6 @@ const LOGIN: &str = "USER:PASSWORD";
 
 /// What is told of a member that does not tell it.
 const UNKNOWN: &str = "unknown";
-
-/// What comes of a full database, and what helps.
-const MAKE_ROOM: &str = "takes no more writes. Ask for more units, or delete keys.";
 
 #[derive(Template)]
 #[template(path = "overview.html", whitespace = "minimize")]
@@ -83,6 +85,8 @@ struct Headline {
     message: String,
     /// What operators can do about it.
     for_operators: Option<String>,
+    /// Where that is done.
+    links: Vec<Remedy>,
     since: Option<Moment>,
     alerts: Vec<AlertLine>,
     change: Option<Bar>,
@@ -100,8 +104,11 @@ struct StorageCard {
     usage: Option<Usage>,
     quota: String,
     can_defragment: bool,
-    /// Whether that is so because the database is down.
-    no_defragmentation: bool,
+    /// Until when not, where that is so because the database is down.
+    no_defragmentation: Option<&'static str>,
+    /// Whether it is full or nearly so: the form that makes room stands open.
+    wants_room: bool,
+    prefix_max: usize,
 }
 
 /// What the database is.
@@ -135,6 +142,8 @@ struct Administration {
 struct AlertLine {
     text: String,
     label: Label,
+    /// Where something is done about it.
+    links: Vec<Remedy>,
 }
 
 struct Fact {
@@ -179,8 +188,10 @@ struct Task {
     name: String,
     label: Label,
     began: Moment,
-    /// Who asked for it.
+    /// Through which door it was asked for.
     by: &'static str,
+    /// Who stood there; empty where nobody knows.
+    user: String,
     /// How long it took; none: it goes on.
     took: Option<String>,
     detail: String,
@@ -193,8 +204,10 @@ struct Link {
     name: String,
     label: Option<Label>,
     bar: Option<Bar>,
-    /// Who asked for it.
+    /// Through which door it was asked for.
     by: &'static str,
+    /// Who stood there; empty where nobody knows, and where the page is not reached.
+    user: String,
     at: Moment,
 }
 
@@ -229,7 +242,14 @@ pub async fn page(
     let healths = api.broker.vitals.healths(restored.collect()).await?;
     let healths: Vec<Health> = healths.into_iter().map(|(_, health)| health).collect();
     let history = api.broker.histories.of(&view.of).await?;
-    let mut page = overview(&api.broker, &session, &view, &healths, &history);
+    let told = listed(&view).chain(view.restores.iter().map(|of| &of.restore));
+    let askers = api.broker.oversight.askers(told).await?;
+    let known = Known {
+        restored: &healths,
+        history: &history,
+        askers: &askers,
+    };
+    let mut page = overview(&api.broker, &session, &view, &known);
     page.shell.said = deletion_asked(&request).and_then(|id| what_became_of(&view, &id));
     Ok(answer(StatusCode::OK, &page))
 }
@@ -250,13 +270,20 @@ pub async fn defragment(
     Ok(see_other(&path_of(&view.of.instance.id)))
 }
 
-/// `restored`: how the instances are that were restored from it.
+/// What is known beside the instance itself.
+struct Known<'a> {
+    /// How the instances are that were restored from it.
+    restored: &'a [Health],
+    history: &'a History,
+    /// Who asked for operations.
+    askers: &'a BTreeMap<OperationId, String>,
+}
+
 fn overview(
     broker: &Broker,
     session: &Session,
     view: &InstanceView,
-    restored: &[Health],
-    history: &History,
+    known: &Known<'_>,
 ) -> OverviewPage {
     let (instance, deployment) = (&view.of.instance, &view.of.deployment);
     let is_ready = instance.state == InstanceState::Ready;
@@ -268,7 +295,7 @@ fn overview(
     let last_seen = seen.clone().or_else(|| broker.vitals.last_seen(deployment));
     let seen = seen.as_deref();
     let health = view.health(last_seen.as_deref());
-    let is_down = is_ready && health.state == HealthState::Down;
+    let down = health.down.filter(|_| is_ready);
     let urls = broker.inventory.urls(deployment);
     let looks = |health: &Health| health.state == HealthState::Unknown;
     OverviewPage {
@@ -276,7 +303,7 @@ fn overview(
             here: "overview",
             follows: true,
             under_way: is_under_way(view),
-            awaits: is_ready && awaits(view, seen) || restored.iter().any(looks),
+            awaits: is_ready && awaits(view, seen) || known.restored.iter().any(looks),
             subject: Some(Subject::of(view)),
             ..Shell::signed_in(
                 format!("{}: {}", view.name(), health.state.word()),
@@ -288,26 +315,25 @@ fn overview(
         href: path_of(&instance.id),
         is_ready,
         is_deleting: instance.state == InstanceState::Deleting,
-        is_down,
+        is_down: down.is_some(),
         headline: Headline {
-            for_operators: (is_down && session.scope == Scope::Operator)
-                .then(|| lost(view, last_seen.as_deref()))
-                .flatten(),
+            for_operators: (down == Some(DownReason::Members) && session.scope == Scope::Operator)
+                .then(|| recovery::for_operators(instance.id.as_str())),
             ..headline(view, seen, health)
         },
         members: members(view, seen, &urls),
         backup: good_backup(view),
-        storage: storage(deployment, seen, is_ready, is_down),
+        storage: storage(view, seen, down),
         about: about(broker, view),
         from: view.of.source.as_ref().map(|source| from(view, source)),
-        tasks: tasks(view),
+        tasks: tasks(view, known.askers),
         connection: connection(view, &urls),
         administration: administration(broker, deployment, &instance.id),
-        restores: links_to_restored(session, view, restored),
+        restores: links_to_restored(session, view, known),
         deleted_restores: (view.deleted_restores.iter())
             .map(|of| deleted_restore(session, of, view.now))
             .collect(),
-        drawings: drawings(history, view.of.instance.created_at, view.now),
+        drawings: drawings(known.history, view.of.instance.created_at, view.now),
         is_restored: instance.restored_from.is_some(),
     }
 }
@@ -318,18 +344,11 @@ fn headline(view: &InstanceView, seen: Option<&Observation>, health: Health) -> 
         state: label_of_health(health.state),
         message: dates_whole(&health.message),
         for_operators: None,
+        links: remedy::of_health(view, seen),
         since: health.since.map(|since| Moment::new(since, view.now)),
         alerts: seen.map_or_else(Vec::new, |seen| alert_lines(view, seen)),
         change: change.map(|o| Bar::of(o, view.now)),
     }
-}
-
-/// What operators are told of a database that too few members serve of, unless it is recovered already.
-fn lost(view: &InstanceView, seen: Option<&Observation>) -> Option<String> {
-    let is_recovered = |o: &Operation| o.kind == OperationKind::Recover;
-    let lacks_members = seen.is_some_and(|seen| !seen.is_usable());
-    (lacks_members && !view.running_change().is_some_and(is_recovered))
-        .then(|| recovery::for_operators(view.of.instance.id.as_str()))
 }
 
 fn members(view: &InstanceView, seen: Option<&Observation>, urls: &[String]) -> Members {
@@ -346,18 +365,22 @@ fn members(view: &InstanceView, seen: Option<&Observation>, urls: &[String]) -> 
 }
 
 fn storage(
-    deployment: &Deployment,
+    view: &InstanceView,
     seen: Option<&Observation>,
-    is_ready: bool,
-    is_down: bool,
+    down: Option<DownReason>,
 ) -> StorageCard {
-    let quota = deployment.quota_bytes();
+    let deployment = &view.of.deployment;
+    let is_ready = view.of.instance.state == InstanceState::Ready;
+    let usage = seen.and_then(|seen| usage(view, seen));
     let is_closed = is_ready && deployment.closed_since.is_some();
+    let is_short = usage.as_ref().is_some_and(|usage| !usage.tone.is_empty());
     StorageCard {
-        usage: seen.and_then(|seen| usage(seen, quota, &deployment.engine)),
-        quota: size(quota),
-        can_defragment: is_ready && !is_closed && !is_down,
-        no_defragmentation: is_down && !is_closed,
+        wants_room: is_ready && (is_closed || is_short),
+        prefix_max: KEY_PREFIX_BYTES_MAX,
+        quota: size(deployment.quota_bytes()),
+        can_defragment: is_ready && !is_closed && down.is_none(),
+        no_defragmentation: down.and_then(DownReason::waits_until),
+        usage,
     }
 }
 
@@ -374,13 +397,21 @@ fn about(broker: &Broker, view: &InstanceView) -> About {
     }
 }
 
-fn tasks(view: &InstanceView) -> Tasks {
-    let told: Vec<&Operation> = view.operations.iter().filter(is_listed).collect();
+/// The operations that stand among the recent tasks, and one more where there are more.
+fn listed(view: &InstanceView) -> impl Iterator<Item = &Operation> {
+    view.operations
+        .iter()
+        .filter(is_listed)
+        .take(TASKS_SHOWN + 1)
+}
+
+fn tasks(view: &InstanceView, askers: &BTreeMap<OperationId, String>) -> Tasks {
+    let told: Vec<&Operation> = listed(view).collect();
     let shown = &told[..told.len().min(TASKS_SHOWN)];
     let older = shown.last().filter(|_| told.len() > TASKS_SHOWN);
     let href = path_of(&view.of.instance.id);
     Tasks {
-        rows: shown.iter().map(|o| task(view, o)).collect(),
+        rows: shown.iter().map(|o| task(view, o, askers)).collect(),
         older: older.map(|last| format!("{href}/activity?tasks={}#h-tasks", last.id)),
     }
 }
@@ -409,15 +440,16 @@ fn administration(
     }
 }
 
-/// Whether too few members serve for any work, as they were seen last.
-pub(super) fn is_down(broker: &Broker, view: &InstanceView) -> bool {
+/// Why the database is down, as its members were seen last; none where it is not.
+pub(super) fn down(broker: &Broker, view: &InstanceView) -> Option<DownReason> {
     let deployment = &view.of.deployment;
     let is_ready = view.of.instance.state == InstanceState::Ready;
     let seen = is_ready.then(|| broker.vitals.observation(deployment));
     let seen = seen
         .flatten()
         .or_else(|| broker.vitals.last_seen(deployment));
-    is_ready && view.health(seen.as_deref()).state == HealthState::Down
+    let down = view.health(seen.as_deref()).down;
+    down.filter(|_| is_ready)
 }
 
 /// How to reach the members, one line for each.
@@ -436,11 +468,13 @@ fn no_members(state: InstanceState) -> &'static str {
 }
 
 /// The instances that were restored from it, and how each of them is.
-fn links_to_restored(session: &Session, view: &InstanceView, restored: &[Health]) -> Vec<Link> {
-    let with_health = view.restores.iter().zip(restored);
-    with_health
-        .map(|(of, health)| link_to_restored(session, of, health, view.now))
-        .collect()
+fn links_to_restored(session: &Session, view: &InstanceView, known: &Known<'_>) -> Vec<Link> {
+    let with_health = view.restores.iter().zip(known.restored);
+    let link = |(of, health): (&Restored, &Health)| {
+        let user = known.askers.get(&of.restore.id).cloned();
+        link_to_restored(session, of, (health, user.unwrap_or_default()), view.now)
+    };
+    with_health.map(link).collect()
 }
 
 /// Whether work is under way that the page shows.
@@ -484,6 +518,7 @@ fn alert_lines(view: &InstanceView, seen: &Observation) -> Vec<AlertLine> {
     let line = |alert: Alert| AlertLine {
         text: dates_whole(&alert.message),
         label: label_of_alert(alert.gravity),
+        links: remedy::of_alert(view, &alert),
     };
     let found = view.alerts(Some(seen));
     // What is good to know of a version stands beside it.
@@ -542,24 +577,38 @@ fn facts(broker: &Broker, view: &InstanceView) -> Vec<Fact> {
     facts
 }
 
-fn usage(seen: &Observation, quota: u64, engine: &str) -> Option<Usage> {
+fn usage(view: &InstanceView, seen: &Observation) -> Option<Usage> {
+    let quota = view.of.deployment.quota_bytes();
     let used = seen.database_bytes()?;
     let percent = match u128::from(used) * 100 / u128::from(quota.max(1)) {
         0 if used > 0 => "under 1".to_owned(),
         percent => percent.to_string(),
     };
     let near = quota / 100 * QUOTA_NEAR_PERCENT;
+    let engine = &view.of.deployment.engine;
+    let comes = match view.database.is_safe_full {
+        true => format!("{engine} takes no more writes"),
+        false => "nobody but the broker is let in any more".to_owned(),
+    };
     let (tone, means) = match used {
-        used if used >= quota || seen.is_full() => {
-            ("bad", format!("It is full: {engine} {MAKE_ROOM}"))
-        }
+        _ if view.of.deployment.closed_since.is_some() => (
+            "bad",
+            "It is full, and closed to its users until there is room. Ask for more units, or make room."
+                .to_owned(),
+        ),
+        used if used >= quota || seen.is_full() => (
+            "bad",
+            format!("It is full: {comes}. Ask for more units, or delete keys."),
+        ),
         used if used > near => (
             "warn",
-            format!("It is nearly full. At its quota {engine} {MAKE_ROOM}"),
+            format!(
+                "It is nearly full. At its quota {comes}. Ask for more units, or delete keys."
+            ),
         ),
         _ => (
             "",
-            format!("Storage of each member. At its quota {engine} takes no more writes."),
+            format!("Storage of each member. At its quota {comes}."),
         ),
     };
     Some(Usage {
@@ -650,11 +699,16 @@ fn is_listed(operation: &&Operation) -> bool {
     !follows || operation.state != OperationState::Succeeded
 }
 
-fn task(view: &InstanceView, operation: &Operation) -> Task {
+fn task(
+    view: &InstanceView,
+    operation: &Operation,
+    askers: &BTreeMap<OperationId, String>,
+) -> Task {
     let active = operation.state.is_active() && !operation.halted;
     let took = operation.updated_at - operation.created_at;
     Task {
         by: operation.origin.words(),
+        user: askers.get(&operation.id).cloned().unwrap_or_default(),
         took: (!operation.state.is_active()).then(|| duration(took)),
         id: operation.id.to_string(),
         name: operation.words().into_owned(),
@@ -679,7 +733,7 @@ fn from(view: &InstanceView, source: &Source) -> From {
 fn link_to_restored(
     session: &Session,
     restored: &Restored,
-    health: &Health,
+    (health, user): (&Health, String),
     now: DateTime<Utc>,
 ) -> Link {
     let instance = &restored.instance;
@@ -694,6 +748,7 @@ fn link_to_restored(
         label: is_reached.then(|| label_of_health(health.state)),
         bar: (is_reached && active).then(|| Bar::of(&restored.restore, now)),
         by: restored.restore.origin.words(),
+        user: if is_reached { user } else { String::new() },
         at: Moment::new(restored.restore.created_at, now),
     }
 }

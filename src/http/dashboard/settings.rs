@@ -11,7 +11,7 @@ use super::{
     error::PageError,
     form_of,
     id::Id,
-    path_of,
+    overview, path_of,
     shell::{Shell, after_deletion_of, answer},
     show::{Moment, counted, duration},
     update,
@@ -21,6 +21,7 @@ use crate::{
     http::{error::HttpError, request::query},
     model::{
         backup::{Backup, BackupState},
+        health::DownReason,
         ids::InstanceId,
         instance::{DELETE_PROTECTION, InstanceState},
         limits::{FINAL_BACKUP_PATIENCE, HISTORY_KEPT, INSTANCE_NAME_CHARS_MAX, UNIT_BYTES},
@@ -184,7 +185,7 @@ async fn settings(
     let rehearsal = match asked {
         Some(units) if is_ready => {
             let preflight = api.broker.settings.preflight_of_size(&view.of, units);
-            Some(rehearsal(preflight.await?, deployment.units))
+            Some(rehearsal(preflight.await?, &view))
         }
         _ => None,
     };
@@ -192,7 +193,7 @@ async fn settings(
     let fits = match is_ready {
         true => {
             let sizes = api.broker.settings.sizes(&view.of).await?;
-            Some(fits(&sizes))
+            Some(fits(&sizes, deployment.units))
         }
         false => None,
     };
@@ -480,8 +481,8 @@ fn sized(units: u32) -> String {
     )
 }
 
-/// What fits, as sentences.
-fn fits(sizes: &Sizes) -> String {
+/// What fits into an instance that has so many units, as sentences.
+fn fits(sizes: &Sizes, units: u32) -> String {
     let most = counted(sizes.most, "unit");
     let most = match &sizes.why {
         Some(why) => {
@@ -490,13 +491,19 @@ fn fits(sizes: &Sizes) -> String {
         }
         None => format!("It can have {most} at most."),
     };
+    let full = || format!("It is full at {}", counted(units, "unit"));
     match sizes.fewest {
+        _ if sizes.is_full && sizes.most <= units => format!("{}. {most}", full()),
+        fewest if sizes.is_full => {
+            let wanted = fewest.unwrap_or_default().max(units + 1);
+            format!("{}: ask for {wanted} or more. {most}", full())
+        }
         Some(fewest) => format!("The data fits into {}. {most}", counted(fewest, "unit")),
         None => format!("No member says how much it holds. {most}"),
     }
 }
 
-fn rehearsal(preflight: SizePreflight, units: u32) -> Rehearsal {
+fn rehearsal(preflight: SizePreflight, view: &InstanceView) -> Rehearsal {
     let refusal = preflight.refusal.map(|reason| {
         let reason = reason.trim_end_matches('.');
         format!("{}.", capitalized(reason))
@@ -506,10 +513,17 @@ fn rehearsal(preflight: SizePreflight, units: u32) -> Rehearsal {
         size: sized(preflight.units),
         refusal,
         waits: preflight.waits,
-        data: if preflight.units > units {
-            "No data moves."
-        } else {
-            "No data is lost: what it holds fits. Once the new size is full, it takes no more writes."
+        data: match (
+            preflight.units > view.of.deployment.units,
+            view.database.is_safe_full,
+        ) {
+            (true, _) => "No data moves.",
+            (false, true) => {
+                "No data is lost: what it holds fits. Once the new size is full, it takes no more writes."
+            }
+            (false, false) => {
+                "No data is lost: what it holds fits. Once the new size is full, nobody but the broker is let in."
+            }
         },
     }
 }
@@ -569,17 +583,13 @@ fn database(broker: &Broker, view: &InstanceView) -> String {
     let deployment = &view.of.deployment;
     let seen = broker.vitals.last_seen(deployment);
     let members = counted(broker.inventory.members_of(deployment), "member");
-    let when = if takes_last_backup(broker, view) && is_down(broker, view) {
-        "within a minute after the last backup was taken or given up"
-    } else {
-        "within a minute"
+    let what = match seen.and_then(|seen| seen.database_bytes()) {
+        Some(bytes) => format!("The database: {} on each of {members}", size(bytes)),
+        None => format!("The database on {members}"),
     };
-    match seen.and_then(|seen| seen.database_bytes()) {
-        Some(bytes) => format!(
-            "The database: {} on each of {members}, {when}.",
-            size(bytes)
-        ),
-        None => format!("The database on {members}, {when}."),
+    match takes_last_backup(broker, view) && waits_for_members(broker, view) {
+        true => format!("{what}, once the last backup is taken or given up."),
+        false => format!("{what}, within a minute."),
     }
 }
 
@@ -590,10 +600,10 @@ fn takes_last_backup(broker: &Broker, view: &InstanceView) -> bool {
     instance.state == InstanceState::Ready && rules.takes_final_backup(instance)
 }
 
-/// Whether too few members served when they were seen last: a backup of it is likely to fail.
-fn is_down(broker: &Broker, view: &InstanceView) -> bool {
-    let seen = broker.vitals.last_seen(&view.of.deployment);
-    seen.is_some_and(|seen| !seen.is_usable())
+/// Whether a backup waits for members, as far as they were seen.
+fn waits_for_members(broker: &Broker, view: &InstanceView) -> bool {
+    let down = overview::down(broker, view);
+    down.and_then(DownReason::waits_until).is_some()
 }
 
 /// The backups: all of them go, or all of them stay for a while.
@@ -615,8 +625,8 @@ fn backups(view: &InstanceView) -> String {
 }
 
 /// The last backup of an instance, as a sentence.
-fn one_more(is_down: bool) -> String {
-    if is_down {
+fn one_more(waits: bool) -> String {
+    if waits {
         let time = TimeDelta::from_std(FINAL_BACKUP_PATIENCE).unwrap_or_default();
         return format!(
             "A last backup, if enough members answer: the broker tries it for {} before it deletes anything.",
@@ -633,7 +643,7 @@ fn stays(broker: &Broker, view: &InstanceView) -> Vec<String> {
         let instance = &view.of.instance;
         let days = counted(view.kept.days_after_delete, "day");
         let takes_one = takes_last_backup(broker, view);
-        let one_more = one_more(is_down(broker, view));
+        let one_more = one_more(waits_for_members(broker, view));
         let is_complete = |backup: &Backup| backup.state == BackupState::Complete;
         let kept = match (view.backups.iter().any(is_complete), takes_one) {
             (true, true) => Some(format!("{} {one_more}", backups(view))),
@@ -684,21 +694,34 @@ mod tests {
     fn what_fits_names_the_limit_that_holds() {
         let sizes = |fewest, most, why: Option<&str>| Sizes {
             fewest,
+            is_full: false,
             most,
             why: why.map(str::to_owned),
         };
         assert_eq!(
-            fits(&sizes(Some(2), 32, None)),
+            fits(&sizes(Some(2), 32, None), 2),
             "The data fits into 2 units. It can have 32 units at most."
         );
         assert_eq!(
-            fits(&sizes(Some(1), 5, Some("its space may have no more"))),
+            fits(&sizes(Some(1), 5, Some("its space may have no more")), 1),
             "The data fits into 1 unit. It can have 5 units at most now. One more is refused: its space may have no \
              more."
         );
         assert_eq!(
-            fits(&sizes(None, 1, None)),
+            fits(&sizes(None, 1, None), 1),
             "No member says how much it holds. It can have 1 unit at most."
+        );
+        let full = |most| Sizes {
+            is_full: true,
+            ..sizes(Some(1), most, None)
+        };
+        assert_eq!(
+            fits(&full(32), 1),
+            "It is full at 1 unit: ask for 2 or more. It can have 32 units at most."
+        );
+        assert_eq!(
+            fits(&full(1), 1),
+            "It is full at 1 unit. It can have 1 unit at most."
         );
     }
 }

@@ -4,7 +4,7 @@ use crate::model::{
     alert::Gravity,
     backup::BackupState,
     binding::BindingState,
-    health::HealthState,
+    health::{DownReason, HealthState},
     operation::{Operation, OperationState},
 };
 
@@ -54,11 +54,16 @@ pub fn label_of_backup(state: BackupState) -> Label {
     }
 }
 
-/// Where credentials are in their life.
-pub fn label_of_binding(state: BindingState) -> Label {
+/// Where credentials are in their life; `down`: why nobody gets in with them now, whatever they are good for.
+pub fn label_of_binding(state: BindingState, down: Option<DownReason>) -> Label {
     match state {
         BindingState::Creating => label("Being made", GOES_ON),
-        BindingState::Ready => label("Usable", GOOD),
+        BindingState::Ready => match down {
+            None => label("Usable", GOOD),
+            Some(DownReason::Members) => label("Usable once enough members serve", WARNING),
+            Some(DownReason::Closed) => label("Usable once there is room", WARNING),
+            Some(DownReason::Recovery) => label("Usable once it is recovered", WARNING),
+        },
         BindingState::Failed => label("Failed", BAD),
         BindingState::Deleting => label("Being revoked", GOES_ON),
         BindingState::Expiring => label("Ending", GOES_ON),

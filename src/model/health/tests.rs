@@ -188,6 +188,7 @@ fn each_word_says_what_since_when_and_what_to_do() {
         well,
         Health {
             state: HealthState::Ready,
+            down: None,
             message: "All 3 members have served since 2023-11-14 22:14:20 UTC. Nothing to do."
                 .to_owned(),
             since: Some(at(60)),
@@ -250,6 +251,7 @@ fn each_word_says_what_since_when_and_what_to_do() {
     ] {
         let told = of(&ready, &database(), Some(&seen(&members)));
         assert_eq!(told.state, HealthState::Down);
+        assert_eq!(told.down, Some(DownReason::Members));
         assert!(told.message.contains(says), "{told:?}");
         assert!(
             told.message
@@ -274,6 +276,29 @@ fn what_nobody_saw_is_unknown() {
     };
     let told = of(&ready, &closed, None);
     assert_eq!((told.state, told.since), (HealthState::Down, Some(at(5))));
+    assert_eq!(told.down, Some(DownReason::Closed));
+}
+
+#[test]
+fn a_closed_database_is_down_for_its_members_only_while_too_few_serve() {
+    let ready = life(InstanceState::Ready);
+    let closed = DatabaseWatch {
+        closed_since: Some(at(5)),
+        ..database()
+    };
+    let because = |members: &[Member]| of(&ready, &closed, Some(&seen(members))).down;
+    assert_eq!(because(&WELL), Some(DownReason::Closed));
+    assert_eq!(because(&[Serves, Silent, Serves]), Some(DownReason::Closed));
+    assert_eq!(
+        because(&[Serves, Silent, Silent]),
+        Some(DownReason::Members)
+    );
+    let recovered = DatabaseWatch {
+        is_recovered: true,
+        ..closed.clone()
+    };
+    let told = of(&ready, &recovered, Some(&seen(&[Silent, Silent, Silent])));
+    assert_eq!(told.down, Some(DownReason::Recovery));
 }
 
 #[test]
@@ -435,7 +460,9 @@ proptest! {
         if life.state == InstanceState::Ready {
             prop_assert_eq!(told.state, HealthState::Down);
         }
+        prop_assert_eq!(told.down.is_some(), told.state == HealthState::Down);
         let told = of(&life, &database, None);
+        prop_assert_eq!(told.down.is_some(), told.state == HealthState::Down);
         prop_assert_ne!(told.state, HealthState::Ready, "nobody looked");
         prop_assert!(!told.message.is_empty());
     }

@@ -770,6 +770,13 @@ impl Engine for Pair {
         })
     }
 
+    async fn count_keys(&self, site: Site<'_>, prefix: &str) -> Result<u64, EngineError> {
+        self.ask(site, "counting keys", |members| {
+            let keys = members.base.keys.keys();
+            Ok(keys.filter(|key| key.starts_with(prefix)).count() as u64)
+        })
+    }
+
     async fn relieve(&self, site: Site<'_>, relief: Relief<'_>) -> Result<u64, EngineError> {
         self.ask(site, "making room", |members| {
             let base = &mut members.base;

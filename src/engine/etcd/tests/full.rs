@@ -97,8 +97,13 @@ async fn gives_unused_storage_back(version: &str) {
         root.put(key, vec![7; 100_000], None).await.expect("put");
     }
     let before = look(&lab).await.database_bytes.expect("a size");
+    let count = || Etcd.count_keys(lab.site(), "/old/");
+    assert_eq!(count().await.expect("counted"), 30);
+    let none = Etcd.count_keys(lab.site(), "").await;
+    assert!(matches!(none, Err(EngineError::Unexpected(_))));
     let deleted = Etcd.relieve(lab.site(), Relief::DeleteKeys("/old/"));
     assert_eq!(deleted.await.expect("deleted"), 30);
+    assert_eq!(count().await.expect("counted"), 0);
     let none = Etcd.relieve(lab.site(), Relief::DeleteKeys("")).await;
     assert!(matches!(none, Err(EngineError::Unexpected(_))));
     for _ in 0..2 {

@@ -10,6 +10,7 @@ use crate::{
     http::dashboard::{
         Answer, Api, OPERATIONS,
         door::see_other,
+        error::PageError,
         form_of,
         id::Id,
         path_of,
@@ -69,13 +70,20 @@ struct Row {
     says: String,
     trouble: Option<String>,
     next_try: Option<Moment>,
+    /// Through which door it was asked for.
     by: &'static str,
+    /// Who stood there; empty where nobody knows.
+    user: String,
     since: Moment,
     moved: Moment,
 }
 
 impl Row {
-    fn of(seen: &Overseen, name: Option<&String>, now: DateTime<Utc>) -> Self {
+    fn of(
+        seen: &Overseen,
+        (name, user): (Option<&String>, Option<&String>),
+        now: DateTime<Utc>,
+    ) -> Self {
         let operation = &seen.operation;
         let waits = operation.state == OperationState::Queued && seen.not_before > now;
         let trouble = operation.trouble.as_ref().map(|trouble| {
@@ -101,6 +109,7 @@ impl Row {
             trouble,
             next_try: waits.then(|| Moment::new(seen.not_before, now)),
             by: operation.origin.words(),
+            user: user.cloned().unwrap_or_default(),
             since: Moment::new(operation.created_at, now),
             moved: Moment::new(operation.updated_at, now),
         }
@@ -169,7 +178,6 @@ pub async fn page(
     } else {
         api.broker.oversight.operations(asked).await?
     };
-    let now = api.broker.clock.now();
     let link = |before: &str| {
         let query = [
             ("state", state.as_str()),
@@ -189,9 +197,7 @@ pub async fn page(
         counts: counts(&api, &estate).await?,
         states: Choice::among("Any state", states(), &state),
         kinds: Choice::among("Any kind", kinds, &kind),
-        rows: (found.operations.iter())
-            .map(|of| Row::of(of, found.names.get(&of.operation.instance), now))
-            .collect(),
+        rows: rows(&api, &found).await?,
         newest: (!before.is_empty()).then(|| link("")),
         older: found.next.map(|id| link(id.as_str())),
         called: meant.links(OPERATIONS),
@@ -251,6 +257,18 @@ fn passed(step: &StepSeen, is_active: bool, now: DateTime<Utc>) -> TimeDelta {
     took.max(TimeDelta::zero())
 }
 
+async fn rows(api: &Api, found: &OperationsPage) -> Result<Vec<Row>, PageError> {
+    let now = api.broker.clock.now();
+    let operations = found.operations.iter();
+    let operations = operations.map(|seen| &seen.operation);
+    let askers = api.broker.oversight.askers(operations).await?;
+    let row = |of: &Overseen| {
+        let name = found.names.get(&of.operation.instance);
+        Row::of(of, (name, askers.get(&of.operation.id)), now)
+    };
+    Ok(found.operations.iter().map(row).collect())
+}
+
 /// `GET /dashboard/operations/:oid`
 pub async fn show(
     api: web::Data<Api>,
@@ -260,6 +278,13 @@ pub async fn show(
     let detail = api.broker.oversight.operation(id).await?;
     let now = api.broker.clock.now();
     let operation = &detail.seen.operation;
+    let one = std::iter::once(operation);
+    let user = api
+        .broker
+        .oversight
+        .askers(one)
+        .await?
+        .remove(&operation.id);
     let mut shell = Shell::signed_in("", &api.broker, &session);
     let of = (detail.name.as_deref()).unwrap_or_else(|| operation.instance.as_str());
     shell.title = format!("{}: {of}", operation.words());
@@ -268,9 +293,9 @@ pub async fn show(
     shell.under_way = operation.state.is_active();
     let may = shell.may_change();
     let page = DetailPage {
-        row: Row::of(&detail.seen, detail.name.as_ref(), now),
+        row: Row::of(&detail.seen, (detail.name.as_ref(), user.as_ref()), now),
         href: format!("{OPERATIONS}/{}", operation.id),
-        facts: facts(&detail),
+        facts: facts(&detail, user.as_deref()),
         steps: (detail.steps.iter())
             .map(|of| Step::of(of, operation.state.is_active(), now))
             .collect(),
@@ -282,7 +307,7 @@ pub async fn show(
     Ok(answer(StatusCode::OK, &page))
 }
 
-fn facts(detail: &OperationDetail) -> Vec<(&'static str, String)> {
+fn facts(detail: &OperationDetail, user: Option<&str>) -> Vec<(&'static str, String)> {
     let operation = &detail.seen.operation;
     let optional = [
         (
@@ -298,7 +323,13 @@ fn facts(detail: &OperationDetail) -> Vec<(&'static str, String)> {
     let mut facts = vec![
         ("Operation ID", operation.id.to_string()),
         ("Instance ID", operation.instance.to_string()),
-        ("Asked for by", operation.origin.words().to_owned()),
+        (
+            "Asked for by",
+            match user {
+                Some(user) => format!("{}: {user}", operation.origin.words()),
+                None => operation.origin.words().to_owned(),
+            },
+        ),
         ("Started", started(operation.epoch)),
     ];
     let optional = optional.into_iter();
