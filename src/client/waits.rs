@@ -5,7 +5,10 @@ use serde_json::Value;
 
 use super::{Session, book::Instance};
 use crate::model::{
-    health::HealthState, recovery::for_operators, sentence::capitalized, update::waits_for_members,
+    health::{DownReason, HealthState},
+    recovery::for_operators,
+    sentence::capitalized,
+    update::waits_for_members,
 };
 
 /// How an instance is, in the broker's word; none where we know none of that name.
@@ -25,19 +28,25 @@ pub(super) fn health_in_full(health: &Value) -> String {
     format!("{}: {message}", health_word(health))
 }
 
-/// Whether members are what a database lacks that is down. A broker of before tells no reason.
-pub(super) fn lacks_members(health: &Value) -> bool {
-    state_of(health) == Some(HealthState::Down)
-        && matches!(health["reason"].as_str(), None | Some("members"))
+/// Why a database is down; none where it is not, or for a reason that we do not know. A broker of before says no
+/// reason: it had one alone.
+fn down(health: &Value) -> Option<DownReason> {
+    let is_down = state_of(health) == Some(HealthState::Down);
+    let reason = || match health["reason"].as_str() {
+        Some(reason) => DownReason::parse(reason),
+        None => Some(DownReason::Members),
+    };
+    is_down.then(reason).flatten()
 }
 
-/// Until when work waits that a database has to serve for; none where it does not wait. One that is closed to
-/// its users serves the broker.
+/// Whether members are what a database lacks that is down.
+pub(super) fn lacks_members(health: &Value) -> bool {
+    down(health) == Some(DownReason::Members)
+}
+
+/// Until when work waits that a database has to serve for; none where it does not wait.
 pub(super) fn waits_until(health: &Value) -> Option<&'static str> {
-    match (state_of(health), health["reason"].as_str()) {
-        (Some(HealthState::Down), Some("recovery")) => Some("until the database is recovered"),
-        _ => lacks_members(health).then_some("until enough members serve"),
-    }
+    down(health).and_then(DownReason::waits_until)
 }
 
 impl Session {
@@ -98,7 +107,7 @@ mod tests {
             (json!({ "state": "down", "reason": "closed" }), None),
             (
                 json!({ "state": "down", "reason": "recovery" }),
-                Some("until the database is recovered"),
+                Some("until it is recovered"),
             ),
             (json!({ "state": "degraded" }), None),
             (json!({ "state": "ready" }), None),

@@ -117,6 +117,11 @@ impl DownReason {
         }
     }
 
+    /// The reason that programs call so.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text)
+    }
+
     /// Until when something waits meanwhile that takes members; none where it does not wait.
     pub fn waits_until(self) -> Option<&'static str> {
         match self {

@@ -278,13 +278,6 @@ pub async fn show(
     let detail = api.broker.oversight.operation(id).await?;
     let now = api.broker.clock.now();
     let operation = &detail.seen.operation;
-    let one = std::iter::once(operation);
-    let user = api
-        .broker
-        .oversight
-        .askers(one)
-        .await?
-        .remove(&operation.id);
     let mut shell = Shell::signed_in("", &api.broker, &session);
     let of = (detail.name.as_deref()).unwrap_or_else(|| operation.instance.as_str());
     shell.title = format!("{}: {of}", operation.words());
@@ -293,9 +286,13 @@ pub async fn show(
     shell.under_way = operation.state.is_active();
     let may = shell.may_change();
     let page = DetailPage {
-        row: Row::of(&detail.seen, (detail.name.as_ref(), user.as_ref()), now),
+        row: Row::of(
+            &detail.seen,
+            (detail.name.as_ref(), detail.user.as_ref()),
+            now,
+        ),
         href: format!("{OPERATIONS}/{}", operation.id),
-        facts: facts(&detail, user.as_deref()),
+        facts: facts(&detail),
         steps: (detail.steps.iter())
             .map(|of| Step::of(of, operation.state.is_active(), now))
             .collect(),
@@ -307,7 +304,7 @@ pub async fn show(
     Ok(answer(StatusCode::OK, &page))
 }
 
-fn facts(detail: &OperationDetail, user: Option<&str>) -> Vec<(&'static str, String)> {
+fn facts(detail: &OperationDetail) -> Vec<(&'static str, String)> {
     let operation = &detail.seen.operation;
     let optional = [
         (
@@ -325,7 +322,7 @@ fn facts(detail: &OperationDetail, user: Option<&str>) -> Vec<(&'static str, Str
         ("Instance ID", operation.instance.to_string()),
         (
             "Asked for by",
-            match user {
+            match &detail.user {
                 Some(user) => format!("{}: {user}", operation.origin.words()),
                 None => operation.origin.words().to_owned(),
             },
