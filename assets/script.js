@@ -222,7 +222,9 @@
     ago.setAttribute("aria-hidden", "true");
     part.dataset.ago = "";
     ago.append(", ", part);
-    time.append(`${time.dateTime.slice(0, 19).replace("T", " ")} UTC`, ago);
+    // A browser may break a line at each hyphen, and not at these.
+    const moment = time.dateTime.slice(0, 19).replace("T", " ").replaceAll("-", "\u2011");
+    time.append(`${moment} UTC`, ago);
     contact.append("No contact with the broker since ", time, ". What is below is as it was then. Databases do not need the broker; if its machine is gone, those on it are too.");
     countOn(contact);
   };
