@@ -80,6 +80,9 @@ async fn room_is_made_on_the_page_of_a_full_database_once_it_is_told_what_goes()
     page.find("#sure").await.click().await;
     page.click_in("#make-room", "button", "Make room").await;
     page.says("#message", "Room is being made").await;
+    for complaint in page.complaints().await {
+        assert!(complaint.contains("status of 409"), "{complaint}");
+    }
     assert_eq!(keys(&credentials).await.len(), 4);
     drop(held);
     eventually("room by the broker itself", || async {
