@@ -587,9 +587,15 @@ fn database(broker: &Broker, view: &InstanceView) -> String {
         Some(bytes) => format!("The database: {} on each of {members}", size(bytes)),
         None => format!("The database on {members}"),
     };
-    match takes_last_backup(broker, view) && waits_for_members(broker, view) {
-        true => format!("{what}, once the last backup is taken or given up."),
-        false => format!("{what}, within a minute."),
+    let waits = takes_last_backup(broker, view) && waits_for_members(broker, view);
+    format!("{what}, {}.", gone_by(waits))
+}
+
+/// By when it is gone; `waits`: for a last backup that needs more members than serve.
+fn gone_by(waits: bool) -> &'static str {
+    match waits {
+        true => "once the last backup is taken or given up",
+        false => "within a minute",
     }
 }
 
@@ -677,6 +683,17 @@ fn stays(broker: &Broker, view: &InstanceView) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_deletion_that_waits_for_its_last_backup_says_how_long() {
+        assert_eq!(gone_by(false), "within a minute");
+        assert_eq!(gone_by(true), "once the last backup is taken or given up");
+        assert_eq!(
+            one_more(true),
+            "A last backup, if enough members answer: the broker tries it for 2 minutes before it deletes anything."
+        );
+        assert!(one_more(false).contains("taken before anything is deleted"));
+    }
 
     #[test]
     fn a_refused_form_is_told_of_in_its_own_words() {
