@@ -130,7 +130,7 @@ async fn an_unbind_that_a_deletion_stops_is_not_stuck() {
     let metrics = metrics.expect("an answer").text().await.expect("a text");
     let is_stuck = |line: &&str| line.contains(r#"kind="unbind",state="stuck""#);
     let stuck: Vec<&str> = metrics.lines().filter(is_stuck).collect();
-    assert!(stuck.iter().all(|line| line.ends_with(" 0")), "{stuck:?}");
+    assert!(stuck.iter().all(|line| line.ends_with(" 0.0")), "{stuck:?}");
     drop(held);
     let end = broker.instance_end("i", &deleted.body).await;
     assert_eq!(end["state"], "succeeded", "{end}");
