@@ -13,9 +13,10 @@ use crate::{
     together::Common,
 };
 
-/// How often each is asked for. What the broker does by itself falls between two of them now and then, so the one
-/// with the fewest counts.
-const ROUNDS: usize = 30;
+/// How often each is asked for, and as many times more as it takes to see what is told. What the broker does by itself
+/// falls into most of them on a busy machine, so the one with the fewest counts.
+const ROUNDS: usize = 10;
+const ROUNDS_MAX: usize = 400;
 
 /// What stands in the table of the document.
 fn told(request: &str) -> u64 {
@@ -29,14 +30,22 @@ fn told(request: &str) -> u64 {
     figure.parse().expect("a figure")
 }
 
-async fn fewest(line: &Line, mut ask: impl AsyncFnMut(usize)) -> u64 {
-    let mut fewest = u64::MAX;
-    for round in 0..ROUNDS {
+/// A request, and how often it waits for the server.
+async fn fewest<'a>(
+    line: &Line,
+    request: &'a str,
+    mut ask: impl AsyncFnMut(usize),
+) -> (&'a str, u64) {
+    let (told, mut fewest) = (told(request), u64::MAX);
+    for round in 0..ROUNDS_MAX {
         let before = line.round_trips();
         ask(round).await;
         fewest = fewest.min(line.round_trips() - before);
+        if round >= ROUNDS && fewest <= told {
+            break;
+        }
     }
-    fewest
+    (request, fewest)
 }
 
 async fn get(broker: &TestBroker, path: &str) {
@@ -58,21 +67,20 @@ async fn requests_wait_for_the_server_as_often_as_is_told() {
     let instance = instance_path("i");
     let poll = format!("{instance}/last_operation?operation={operation}");
 
-    let catalog = fewest(&line, async |_| get(&broker, "/v2/catalog").await).await;
-    let polls = fewest(&line, async |_| get(&broker, &poll).await).await;
-    let fetches = fewest(&line, async |_| get(&broker, &instance).await).await;
+    let get = async |path: &str| get(&broker, path).await;
+    let catalog = fewest(&line, "`GET /v2/catalog`", async |_| {
+        get("/v2/catalog").await
+    })
+    .await;
+    let polls = fewest(&line, "`last_operation`", async |_| get(&poll).await).await;
+    let fetches = fewest(&line, "an instance", async |_| get(&instance).await).await;
     let held = script.hold(OperationKind::Provision, "allocate");
-    let provisions = fewest(&line, async |round| {
+    let provisions = fewest(&line, "a provision that is accepted", async |round| {
         let accepted = broker.put_instance(&format!("n{round}"), json!({})).await;
         assert_eq!(accepted.status, StatusCode::ACCEPTED, "{accepted:?}");
     })
     .await;
     drop(held);
-    let seen = [
-        ("`GET /v2/catalog`", catalog),
-        ("`last_operation`", polls),
-        ("an instance", fetches),
-        ("a provision that is accepted", provisions),
-    ];
+    let seen = [catalog, polls, fetches, provisions];
     assert_eq!(seen, seen.map(|(request, _)| (request, told(request))));
 }
