@@ -176,10 +176,7 @@ impl Session {
             ("plan", Some(instance.plan.name.clone())),
             ("health", health.as_ref().map(health_in_full)),
             ("last backup", last_backup),
-            (
-                "tags",
-                Some(instance.tags.join(", ")).filter(|tags| !tags.is_empty()),
-            ),
+            ("tags", tags_of(&instance)),
             ("last operation", Some(status.text())),
             ("started", began),
             ("updated", came_further),
@@ -671,6 +668,11 @@ impl Session {
         ]);
         self.show.result(&shown, &value)
     }
+}
+
+/// The tags that its user gave an instance; none where there are none.
+fn tags_of(instance: &Instance) -> Option<String> {
+    Some(instance.tags.join(", ")).filter(|tags| !tags.is_empty())
 }
 
 /// What the keys of an instance are called; none where it has none.
