@@ -18,7 +18,7 @@ use super::{
     osb::{Accepted, NotCreated, Resource},
     past::add_times,
     readers::NOT_FOR_READERS,
-    waits::{health_in_full, health_word, state_of},
+    waits::{health_in_full, health_word, state_of, waits_until},
     work::{Job, Status, look_at},
 };
 use crate::model::{
@@ -585,7 +585,7 @@ impl Session {
     async fn tell_of_the_last_backup(&self, instance: &Instance) {
         let health = self.health(instance).await.unwrap_or_default();
         // While it is closed, backups are taken all the same.
-        if matches!(health["reason"].as_str(), Some("members" | "recovery")) {
+        if waits_until(&health).is_some() {
             self.show.note(&format!(
                 "{} is down: a last backup is tried for a few minutes before anything is deleted; if the database \
                  stays down, it is deleted all the same",
