@@ -36,6 +36,7 @@ use crate::{
         operation::{Operation, OperationKind},
         origin::Origin,
         queue::Limits,
+        retention::Rules,
         session::Session,
         timetable::{Timetable, TimetableBounds},
     },
@@ -191,6 +192,14 @@ impl InstanceView {
             .name
             .as_deref()
             .unwrap_or_else(|| instance.id.as_str())
+    }
+
+    /// What its backups are kept by.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            on_demand_kept: self.kept.on_demand,
+            timetable: self.timetable,
+        }
     }
 
     /// What somebody should know of it, as of a look at its members; nothing while it is made or deleted.

@@ -165,6 +165,14 @@ impl Origin {
             Self::Proof => "the broker, for a proof",
         }
     }
+
+    /// The same with who stood there, where it is known: `the dashboard: ada`.
+    pub fn words_with(self, user: Option<&str>) -> String {
+        match user {
+            Some(user) => format!("{}: {user}", self.words()),
+            None => self.words().to_owned(),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -37,6 +37,8 @@ struct State {
     lie: Mutex<Option<(String, String)>>,
     /// How often the server has said that it is ready for what comes next.
     answers: AtomicU64,
+    /// As many as there were with the last commit.
+    answers_at_commit: AtomicU64,
     /// Both ends of each connection that there was.
     ends: Mutex<Vec<UnixStream>>,
 }
@@ -96,6 +98,11 @@ impl Line {
     /// How often somebody has waited for the server, over all connections.
     pub fn round_trips(&self) -> u64 {
         self.state.answers.load(Ordering::SeqCst)
+    }
+
+    /// The same up to the last commit: what a commit has others do does not count.
+    pub fn round_trips_to_commit(&self) -> u64 {
+        self.state.answers_at_commit.load(Ordering::SeqCst)
     }
 
     /// Whether that commit has come.
@@ -168,8 +175,11 @@ impl State {
     /// how the transaction stands.
     fn count(&self, bytes: &[u8]) {
         let is_end = |part: &&[u8]| part[..5] == *b"Z\0\0\0\x05" && b"ITE".contains(&part[5]);
-        let ends = bytes.windows(6).filter(is_end).count();
-        self.answers.fetch_add(ends as u64, Ordering::SeqCst);
+        let ends = bytes.windows(6).filter(is_end).count() as u64;
+        let answers = self.answers.fetch_add(ends, Ordering::SeqCst) + ends;
+        if bytes.windows(8).any(|part| part == b"COMMIT\0Z") {
+            self.answers_at_commit.fetch_max(answers, Ordering::SeqCst);
+        }
     }
 
     fn wait_while_it_hangs(&self) {

@@ -21,6 +21,7 @@ use crate::{
 
 pub mod activity;
 mod assets;
+mod backup_rows;
 pub mod backups;
 mod bar;
 mod calendar;

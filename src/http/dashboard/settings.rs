@@ -690,7 +690,7 @@ mod tests {
         assert_eq!(gone_by(true), "once the last backup is taken or given up");
         assert_eq!(
             one_more(true),
-            "A last backup, if enough members answer: the broker tries it for 2 min 0 s before it deletes anything."
+            "A last backup, if enough members answer: the broker tries it for 2 min before it deletes anything."
         );
         assert!(one_more(false).contains("taken before anything is deleted"));
     }

@@ -322,10 +322,7 @@ fn facts(detail: &OperationDetail) -> Vec<(&'static str, String)> {
         ("Instance ID", operation.instance.to_string()),
         (
             "Asked for by",
-            match &detail.user {
-                Some(user) => format!("{}: {user}", operation.origin.words()),
-                None => operation.origin.words().to_owned(),
-            },
+            operation.origin.words_with(detail.user.as_deref()),
         ),
         ("Started", started(operation.epoch)),
     ];
