@@ -78,7 +78,8 @@ async fn a_backup_is_taken_watched_downloaded_and_restored() {
         "{otherwise}"
     );
     let said = page.text_of(&format!("#backup-{id}")).await;
-    for what in ["3.5.16", &backup["revision"].to_string(), id, "UTC"] {
+    let revision = backup["revision"].to_string();
+    for what in ["3.5.16", &revision, id, "UTC", "the dashboard: "] {
         assert!(said.contains(what), "{what}: {said}");
     }
     page.look_over("backups-expanded").await;
