@@ -222,6 +222,11 @@ impl InstanceView {
             .find(|o| o.kind == OperationKind::Backup && o.state.is_active() && !o.halted)
     }
 
+    /// What takes a backup, or took it, where that is still known.
+    pub fn work_on(&self, backup: &Backup) -> Option<&Operation> {
+        self.operations.iter().find(|o| o.id == backup.operation)
+    }
+
     /// What is being done to the instance itself.
     pub fn running_change(&self) -> Option<&Operation> {
         let kinds = [

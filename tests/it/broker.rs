@@ -454,6 +454,18 @@ impl TestBroker {
         self.http.request(method, format!("{}{path}", self.url))
     }
 
+    /// Waits until the broker says that it is ready. Its own look at its folders may take longer than it waits for it
+    /// while the disk is busy, and a connection may be given up before it has spoken.
+    pub async fn becomes_ready(&self) {
+        eventually("a broker that is ready", || async {
+            let asked = self.anonymous(Method::GET, "/readyz").send().await;
+            asked
+                .is_ok_and(|a| a.status() == StatusCode::OK)
+                .then_some(())
+        })
+        .await;
+    }
+
     /// A request to the administration API of the instance that `credentials` are of; `path` is
     /// what stands below the instance.
     pub fn compose(&self, method: Method, credentials: &Value, path: &str) -> RequestBuilder {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use reqwest::{Method, StatusCode};
+use reqwest::Method;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 use tokio::{
@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::broker::{TestBroker, answer, eventually};
+use crate::broker::{TestBroker, answer};
 
 /// Connections that are held.
 const HELD: usize = 1500;
@@ -29,16 +29,6 @@ async fn hold(broker: &TestBroker) -> Vec<TcpStream> {
         held.push(TcpStream::connect(address).await.expect("a connection"));
     }
     held
-}
-
-/// Waits until the broker says that it is ready. Its own look at its folders may take longer than it
-/// waits for it while the disk is busy, and a connection may be given up before it has spoken.
-async fn becomes_ready(broker: &TestBroker) {
-    eventually("a broker that is ready", || async {
-        let response = broker.anonymous(Method::GET, "/readyz").send().await.ok()?;
-        (response.status() == StatusCode::OK).then_some(())
-    })
-    .await;
 }
 
 /// Whether the broker has let go of a connection. What it says when it does is of no matter.
@@ -73,7 +63,7 @@ async fn open_of(held: &mut [TcpStream]) -> usize {
 async fn works_within(soft: u32, hard: u32, flags: &[&str]) -> usize {
     let broker = TestBroker::spawn_within(soft, hard, flags).await;
     let mut held = hold(&broker).await;
-    becomes_ready(&broker).await;
+    broker.becomes_ready().await;
     let left = open_of(&mut held).await;
     // Others come in place of those that were given up.
     held.extend(hold(&broker).await);
@@ -110,7 +100,7 @@ async fn a_low_soft_limit_is_none() {
 async fn a_very_low_limit_is_told_of() {
     let broker = TestBroker::spawn_within(256, 256, &[]).await;
     let held = hold(&broker).await;
-    becomes_ready(&broker).await;
+    broker.becomes_ready().await;
     let printed = broker.printed();
     assert!(printed.contains("have 256 files open"), "{printed}");
     drop(held);

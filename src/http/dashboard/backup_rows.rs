@@ -198,7 +198,7 @@ fn row(view: &InstanceView, backup: &Backup, known: &Known<'_>) -> Row {
         facts.push(("Mirror", mirrored(of)));
     }
     let restore = known.options.iter().find(|(id, _)| *id == backup.id);
-    let work = view.operations.iter().find(|o| o.id == backup.operation);
+    let work = view.work_on(backup);
     if let Some(operation) = work {
         let asker = known.askers.get(&operation.id).map(String::as_str);
         facts.push(("Asked for by", operation.origin.words_with(asker)));
@@ -258,7 +258,7 @@ fn measured(manifest: &Manifest) -> Vec<(&'static str, String)> {
 }
 
 /// A backup that can be restored.
-fn usable(backup: &Backup) -> Option<&Backup> {
+pub fn usable(backup: &Backup) -> Option<&Backup> {
     Some(backup).filter(|backup| backup.state == BackupState::Complete)
 }
 

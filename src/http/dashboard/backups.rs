@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta};
 
 use super::{
     Answer, Api,
-    backup_rows::{Group, Known, Shown, groups},
+    backup_rows::{Group, Known, Shown, groups, usable},
     backups_of,
     bar::Bar,
     calendar::{self, title},
@@ -25,7 +25,7 @@ use crate::{
     broker::{BackUpNow, BackupChange, InstanceView, Restored, read_only},
     http::{compose, request::query},
     model::{
-        backup::{Backup, BackupState, Manifest},
+        backup::{Backup, Manifest},
         health::DownReason,
         holder::Holder,
         ids::{BackupId, InstanceId, OperationId},
@@ -125,7 +125,7 @@ pub async fn page(
     let rows: BTreeSet<&BackupId> = on_page.iter().map(|backup| &backup.id).collect();
     let restorable: Vec<BackupId> = on_page
         .iter()
-        .filter(|backup| backup.state == BackupState::Complete)
+        .filter_map(|backup| usable(backup))
         .map(|backup| backup.id.clone())
         .collect();
     let options = api
@@ -134,9 +134,7 @@ pub async fn page(
         .restore_options(view.of.instance.id.clone(), restorable.clone())
         .await?;
     let options: Vec<_> = restorable.into_iter().zip(options).collect();
-    let of_rows = on_page.iter().map(|backup| &backup.operation);
-    let of_rows: BTreeSet<&OperationId> = of_rows.collect();
-    let told = view.operations.iter().filter(|o| of_rows.contains(&o.id));
+    let told = on_page.iter().filter_map(|backup| view.work_on(backup));
     let known = Known {
         options: &options,
         askers: &api.broker.oversight.askers(told).await?,

@@ -25,7 +25,7 @@ use super::{
     look::{Members, Places},
 };
 use crate::{
-    broker::{TestBroker, eventually, with_one_backup},
+    broker::{TestBroker, with_one_backup},
     catalog::catalog_file,
     control::{TestClock, little_patience},
     database::Database,
@@ -244,12 +244,7 @@ impl Ground for Within {
         self.faults.are_on.store(false, Ordering::Relaxed);
         for node in &mut self.nodes {
             node.put_clock(0);
-            eventually("a broker that serves", || async {
-                let asked = node.broker.anonymous(reqwest::Method::GET, "/readyz");
-                let asked = asked.send().await;
-                asked.is_ok_and(|a| a.status().is_success()).then_some(())
-            })
-            .await;
+            node.broker.becomes_ready().await;
         }
     }
 }
