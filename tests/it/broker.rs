@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     fs::{self, File},
+    io::Read as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Mutex,
@@ -19,6 +20,8 @@ use compose_broker::{
         secret::{Credentials, Secret},
     },
 };
+use memchr::memmem;
+use procfs::process::Process;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -629,7 +632,8 @@ impl Drop for TestBroker {
             let left = processes_below(&self.folder);
             quiet = if left.is_empty() { quiet + 1 } else { 0 };
             looks += 1;
-            left.into_iter().for_each(kill);
+            left.iter().copied().for_each(kill);
+            left.into_iter().for_each(bury);
             std::thread::sleep(2 * LOOK);
         }
         for folder in [&gone, &self.folder] {
@@ -697,19 +701,30 @@ pub fn kill(pid: i32) {
     }
 }
 
-/// Processes whose command line names something below `folder`.
+/// Waits for the end of a process that was killed, if it is a child of this one: a broker of this process that
+/// is gone waits for none. Who looks through all processes would meet it until the last test.
+pub fn bury(pid: i32) {
+    if let Some(pid) = rustix::process::Pid::from_raw(pid) {
+        let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
+    }
+}
+
+/// Processes whose command line names something below `folder`. Tests look often, and at all of the machine: words
+/// are not told apart.
 pub fn processes_below(folder: &Path) -> Vec<i32> {
     let folder = format!("{}/", folder.display());
+    let named = memmem::Finder::new(&folder);
+    let names_it = |process: &Process| {
+        let mut line = Vec::new();
+        let read = process
+            .open_relative("cmdline")
+            .is_ok_and(|mut file| file.read_to_end(&mut line).is_ok());
+        read && named.find(&line).is_some()
+    };
     let Ok(all) = procfs::process::all_processes() else {
         return Vec::new();
     };
-    all.flatten()
-        .filter(|p| {
-            p.cmdline()
-                .is_ok_and(|line| line.iter().any(|arg| arg.contains(&folder)))
-        })
-        .map(|p| p.pid)
-        .collect()
+    all.flatten().filter(names_it).map(|p| p.pid).collect()
 }
 
 fn collect(root: &Path, folder: &Path, files: &mut Vec<String>) {

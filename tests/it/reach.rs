@@ -4,10 +4,12 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::{BufRead as _, BufReader, Lines, Write as _},
-    net::TcpStream,
+    io::{self, BufRead as _, BufReader, Lines, Write as _},
+    net::{SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::{ChildStdout, Command, Stdio},
+    sync::mpsc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -35,6 +37,11 @@ const PORTS: std::ops::RangeInclusive<u16> = 20_000..=20_020;
 const OPEN_FILES: u32 = 1024;
 /// Connections that a member grants on one port: etcd keeps 150 files for itself.
 const CONNECTIONS: usize = 1024 - 150;
+/// Connections to a port that somebody has who wants all of them: those that are granted, and as many in the line
+/// behind them, which take the places of the first when etcd gives these up.
+const FLOOD: usize = 2 * CONNECTIONS;
+/// How long a flood of one port may take to begin.
+const FLOOD_PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_application_on_another_machine_uses_its_database_and_strangers_do_not() {
@@ -323,29 +330,64 @@ impl Flood {
     }
 }
 
-/// Has as many connections as can be had, until it is ended.
+/// Has all connections that members grant on some ports, until it is ended.
 fn flood() {
     netns::raise_open_files();
     let ports = std::env::var("FLOODED").expect("ports");
-    let mut connections = Vec::new();
+    let (told, all) = mpsc::channel();
     for port in ports.split(' ') {
-        // Beyond what is granted, the system itself takes some and nobody serves them.
-        for _ in 0..CONNECTIONS + 200 {
-            let address = format!("{V4}:{port}").parse().expect("an address");
-            let Ok(mut connection) = TcpStream::connect_timeout(&address, Duration::from_secs(2))
-            else {
-                break;
-            };
-            // The beginning of a handshake that never ends.
-            if connection.write_all(&[0x16, 3, 1, 2, 0, 1]).is_ok() {
-                connections.push(connection);
+        let address = format!("{V4}:{port}").parse().expect("an address");
+        let told = told.clone();
+        thread::spawn(move || flood_port(&address, &told));
+    }
+    // Where one of them fails, this fails with it.
+    drop(told);
+    let held = ports
+        .split(' ')
+        .map(|_| all.recv().expect("a flooded port"));
+    println!("flooded {}", held.sum::<usize>());
+    let ended = all.recv();
+    panic!("a flood ended: {ended:?}");
+}
+
+/// Has that many connections to a port, and tells it once. etcd gives up a handshake after 10 seconds: what it
+/// closes is opened anew, at the end of the line.
+fn flood_port(address: &SocketAddr, told: &mpsc::Sender<usize>) {
+    let given_up = Instant::now() + FLOOD_PATIENCE;
+    let mut held = Vec::new();
+    let mut is_told = false;
+    loop {
+        held.retain(is_open);
+        while held.len() < FLOOD {
+            match half_a_handshake(address) {
+                Ok(connection) => held.push(connection),
+                // A busy machine may take longer for one of them: that says nothing of the next.
+                Err(error) => {
+                    let late = format!("{} connections to {address}: {error}", held.len());
+                    assert!(is_told || Instant::now() < given_up, "{late}");
+                }
             }
         }
+        if !is_told {
+            told.send(held.len()).expect("who waits for it");
+            is_told = true;
+        }
+        thread::sleep(Duration::from_millis(100));
     }
-    println!("flooded {}", connections.len());
-    loop {
-        std::thread::park();
-    }
+}
+
+/// A connection with the beginning of a handshake that never ends.
+fn half_a_handshake(address: &SocketAddr) -> io::Result<TcpStream> {
+    let mut connection = TcpStream::connect_timeout(address, Duration::from_secs(2))?;
+    connection.write_all(&[0x16, 3, 1, 2, 0, 1])?;
+    connection.set_nonblocking(true)?;
+    Ok(connection)
+}
+
+/// Whether the other side has neither closed it nor said anything.
+fn is_open(connection: &TcpStream) -> bool {
+    let heard = connection.peek(&mut [0]);
+    heard.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 async fn a_database_is_used_from_another_machine() {

@@ -15,8 +15,9 @@
 
 use std::{
     ffi::OsStr,
-    fs, io,
-    os::unix::{fs::MetadataExt as _, process::CommandExt},
+    fs,
+    io::{self, Read as _},
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _, process::CommandExt},
     path::{Path, PathBuf},
     process::Command,
     sync::OnceLock,
@@ -24,6 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use memchr::{memchr, memmem};
 use procfs::{
     ProcError, ProcResult,
     process::{Process, Stat},
@@ -41,6 +43,8 @@ use crate::{
 
 /// The environment variable that holds the place of a process.
 const PLACE: &str = "COMPOSE_BROKER_PLACE";
+/// What stands before it in an environment.
+const PLACE_IS: &[u8] = b"COMPOSE_BROKER_PLACE=";
 
 /// One process, never mixed up with another one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -326,14 +330,13 @@ fn place_of(
 ) -> io::Result<Option<(Whereabouts, FolderId)>> {
     let deadline = Instant::now() + EXEC_WAIT;
     loop {
-        let Some(environment) = unless_foreign(process.environ())? else {
+        let Some(environment) = unless_foreign(environment(process))? else {
             return Ok(None);
         };
         let Some(stands_in) = WorkingDirectory::of(process)? else {
             return Ok(None);
         };
-        if let Some(mark) = environment.get(OsStr::new(PLACE)) {
-            let mark = PathBuf::from(mark);
+        if let Some(mark) = mark_in(&environment) {
             let place = match place_below(folder, &mark, &stands_in)? {
                 Some(place) => Whereabouts::Ours(place),
                 None => Whereabouts::Elsewhere(mark),
@@ -395,9 +398,27 @@ fn is_below(folder: &Path, stands_in: &WorkingDirectory) -> io::Result<bool> {
 
 /// The place that a process carries.
 fn mark_of(process: &Process) -> io::Result<Option<PathBuf>> {
-    let environment = unless_foreign(process.environ())?;
-    let mark = environment.and_then(|mut of| of.remove(OsStr::new(PLACE)));
-    Ok(mark.map(PathBuf::from))
+    let environment = unless_foreign(environment(process))?;
+    Ok(environment.and_then(|environment| mark_in(&environment)))
+}
+
+/// The environment of a process as the kernel tells it: `NAME=value` and a NUL after each. All processes of the
+/// machine are looked through for one variable, so the others are not made into texts.
+fn environment(process: &Process) -> ProcResult<Vec<u8>> {
+    let mut environment = Vec::new();
+    process
+        .open_relative("environ")?
+        .read_to_end(&mut environment)?;
+    Ok(environment)
+}
+
+/// The place in an environment.
+fn mark_in(environment: &[u8]) -> Option<PathBuf> {
+    let mut found = memmem::find_iter(environment, PLACE_IS);
+    let at = found.find(|&at| at == 0 || environment[at - 1] == 0)?;
+    let value = &environment[at + PLACE_IS.len()..];
+    let value = &value[..memchr(0, value).unwrap_or(value.len())];
+    Some(PathBuf::from(OsStr::from_bytes(value)))
 }
 
 /// A command that will run in `place`, in a process group of its own, with an empty environment and
@@ -500,6 +521,24 @@ fn into_io(error: ProcError) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_place_of_a_process_is_the_value_of_one_variable() {
+        let place = |environment: &[u8]| mark_in(environment);
+        let is = |path: &str| Some(PathBuf::from(path));
+        assert_eq!(place(b""), None);
+        assert_eq!(place(b"PATH=/bin\0HOME=/\0"), None);
+        assert_eq!(place(b"COMPOSE_BROKER_PLACE=/a b\0"), is("/a b"));
+        assert_eq!(place(b"A=1\0COMPOSE_BROKER_PLACE=/a\0B=2\0"), is("/a"));
+        assert_eq!(place(b"A=1\0COMPOSE_BROKER_PLACE=/cut"), is("/cut"));
+        assert_eq!(place(b"A=1\0COMPOSE_BROKER_PLACE=\0"), is(""));
+        let others =
+            b"NO_COMPOSE_BROKER_PLACE=/a\0A=COMPOSE_BROKER_PLACE=/b\0COMPOSE_BROKER_PLACES=/c\0";
+        assert_eq!(place(others), None);
+        let last = [&others[..], b"COMPOSE_BROKER_PLACE=/d\0"].concat();
+        assert_eq!(place(&last), is("/d"));
+        assert_eq!(PLACE_IS, format!("{PLACE}=").as_bytes());
+    }
 
     #[test]
     fn who_does_not_end_when_asked_is_killed() {
