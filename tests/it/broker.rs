@@ -47,7 +47,7 @@ const STOPPED_WITHIN: Duration = Duration::from_secs(20);
 /// asked about so often that the asking holds it up.
 const LOOK: Duration = Duration::from_millis(10);
 /// See [`LOOK`].
-const LOOK_MAX: Duration = Duration::from_millis(100);
+const LOOK_MAX: Duration = Duration::from_millis(300);
 /// Units that a cluster takes in tests that are not about that.
 pub const CAPACITY_UNITS: u32 = 10_000;
 /// Ports of one test's broker; 6 for each instance.

@@ -373,11 +373,9 @@ impl Chromium {
 
     /// A picture of what is in view.
     pub async fn picture(&self) -> Vec<u8> {
-        let picture = self
-            .driver
-            .expect(Method::GET, "/screenshot", json!(null))
-            .await;
-        BASE64.decode(text(&picture)).expect("base64")
+        let parameters = json!({ "format": "png", "optimizeForSpeed": true });
+        let picture = self.cdp("Page.captureScreenshot", parameters).await;
+        BASE64.decode(text(&picture["data"])).expect("base64")
     }
 
     /// The same as WebP with some loss, which is a fraction as large.
