@@ -703,7 +703,7 @@ pub fn kill(pid: i32) {
 
 /// Waits for the end of a process that was killed, if it is a child of this one: a broker of this process that
 /// is gone waits for none. Who looks through all processes would meet it until the last test.
-pub fn bury(pid: i32) {
+fn bury(pid: i32) {
     if let Some(pid) = rustix::process::Pid::from_raw(pid) {
         let _ = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::empty());
     }

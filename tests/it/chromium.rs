@@ -373,9 +373,11 @@ impl Chromium {
 
     /// A picture of what is in view.
     pub async fn picture(&self) -> Vec<u8> {
-        let parameters = json!({ "format": "png", "optimizeForSpeed": true });
-        let picture = self.cdp("Page.captureScreenshot", parameters).await;
-        BASE64.decode(text(&picture["data"])).expect("base64")
+        let picture = self
+            .driver
+            .expect(Method::GET, "/screenshot", json!(null))
+            .await;
+        BASE64.decode(text(&picture)).expect("base64")
     }
 
     /// The same as WebP with some loss, which is a fraction as large.
@@ -467,26 +469,15 @@ impl Chromium {
 
     /// What axe-core finds serious or critical, one line for each.
     pub async fn barriers(&self) -> Vec<String> {
-        self.barriers_by("{}").await
-    }
-
-    /// The same of colours alone.
-    pub async fn barriers_of_colours(&self) -> Vec<String> {
-        self.barriers_by("{ runOnly: ['color-contrast', 'link-in-text-block'] }")
-            .await
-    }
-
-    /// The same by some of its rules.
-    async fn barriers_by(&self, rules: &str) -> Vec<String> {
         if self.eval("typeof axe").await == "undefined" {
             self.eval(&axe()).await;
         }
         let found = self
-            .eval(&format!(
-                "axe.run(document, {{ resultTypes: ['violations'], preload: false, ...{rules} }})
+            .eval(
+                "axe.run(document, { resultTypes: ['violations'], preload: false })
                     .then(found => found.violations.flatMap(v => v.nodes.map(n =>
-                        [v.impact, `${{v.impact}} ${{v.id}}: ${{n.target.join(' ')}}: ${{n.failureSummary}}`])))",
-            ))
+                        [v.impact, `${v.impact} ${v.id}: ${n.target.join(' ')}: ${n.failureSummary}`])))",
+            )
             .await;
         let found: Vec<(Option<String>, String)> = serde_json::from_value(found).expect("pairs");
         let is_grave =
@@ -611,24 +602,21 @@ impl Chromium {
     }
 
     /// Looks at the page in both widths and both schemes: fails for barriers and for what does not
-    /// fit. Where things stand is the same in both schemes. Leaves pictures; wide and light afterwards.
+    /// fit. Leaves pictures; wide and light afterwards.
     pub async fn look_over(&self, name: &str) {
         for (size, width) in [(NARROW, "360"), (WIDE, "1440")] {
             self.resize(size).await;
-            self.prefer(Scheme::Dark).await;
-            let place = format!("{name}, {width}, dark");
-            let none = Vec::<String>::new();
-            assert_eq!(self.barriers_of_colours().await, none, "{place}");
-            self.leave_picture(&format!("{name}-{width}-dark")).await;
-
-            self.prefer(Scheme::Light).await;
-            let place = format!("{name}, {width}, light");
-            assert_eq!(self.overflow().await, none, "{place}");
-            assert_eq!(self.broken_words().await, none, "{place}");
-            assert_eq!(self.askew().await, none, "{place}");
-            assert_eq!(self.crowded().await, none, "{place}");
-            assert_eq!(self.barriers().await, none, "{place}");
-            self.leave_picture(&format!("{name}-{width}-light")).await;
+            for (scheme, colours) in [(Scheme::Dark, "dark"), (Scheme::Light, "light")] {
+                self.prefer(scheme).await;
+                let place = format!("{name}, {width}, {colours}");
+                assert_eq!(self.overflow().await, Vec::<String>::new(), "{place}");
+                assert_eq!(self.broken_words().await, Vec::<String>::new(), "{place}");
+                assert_eq!(self.askew().await, Vec::<String>::new(), "{place}");
+                assert_eq!(self.crowded().await, Vec::<String>::new(), "{place}");
+                assert_eq!(self.barriers().await, Vec::<String>::new(), "{place}");
+                let picture = format!("{name}-{width}-{colours}");
+                self.leave_picture(&picture).await;
+            }
         }
     }
 
