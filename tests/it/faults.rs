@@ -13,6 +13,7 @@ use compose_broker::{
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use similar::TextDiff;
 use tokio::sync::OnceCell;
 
 use crate::{
@@ -298,7 +299,10 @@ pub async fn assert_same_story(of: &Database, surroundings: impl Fn() -> Surroun
     let expected = undisturbed(of).await;
     let seen = tell(of, surroundings).await;
     let pretty = |value| serde_json::to_string_pretty(value).expect("JSON");
-    assert_eq!(pretty(&seen), pretty(expected));
+    let (expected, seen) = (pretty(expected), pretty(&seen));
+    // Only the lines that differ: the whole of both is too long to read.
+    let difference = TextDiff::from_lines(&expected, &seen);
+    assert!(expected == seen, "{}", difference.unified_diff());
 }
 
 async fn a_step_that_fails_or_panics_once_is_tried_again(of: Database) {

@@ -8,7 +8,10 @@ use std::{
 use chrono::TimeDelta;
 use compose_broker::{
     app::Surroundings,
-    model::operation::{Operation, OperationKind, OperationState},
+    model::{
+        limits::SAFETY_KEPT,
+        operation::{Operation, OperationKind, OperationState},
+    },
     operation::fault::{Fault, Faults, Moment},
 };
 use reqwest::{Method, StatusCode};
@@ -20,14 +23,17 @@ use crate::{
     database::Database,
     faults::assert_same_story,
     inside::Inside,
+    saboteur::steps_of_all_kinds,
 };
 
 /// How far clocks jump.
 const JUMP: TimeDelta = TimeDelta::days(2);
 
-/// The same where they jump in every step: all steps together stay within the time that history is
-/// kept for.
-const JUMP_IN_EVERY_STEP: TimeDelta = TimeDelta::hours(12);
+/// The same where they jump in every step: by as much as all steps together can without a backup that
+/// was taken in the first of them having come of age in the last.
+fn jump_in_every_step() -> TimeDelta {
+    SAFETY_KEPT / i32::try_from(steps_of_all_kinds() + 1).expect("a number of steps")
+}
 
 /// Lets the clock jump once in every step of every kind.
 struct Jumps {
@@ -65,13 +71,13 @@ impl Faults for Jumps {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_put_forward_in_every_step_changes_nothing() {
-    let jumps = || Jumps::surroundings(JUMP_IN_EVERY_STEP);
+    let jumps = || Jumps::surroundings(jump_in_every_step());
     assert_same_story(&Database::in_memory(), jumps).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_put_back_in_every_step_changes_nothing() {
-    let jumps = || Jumps::surroundings(-JUMP_IN_EVERY_STEP);
+    let jumps = || Jumps::surroundings(-jump_in_every_step());
     assert_same_story(&Database::in_memory(), jumps).await;
 }
 
