@@ -34,7 +34,7 @@ use compose_broker::{
     },
     seal::KeyRing,
     store::{
-        Store, copy, operation,
+        Store, claim, copy,
         queue::{self, Look},
     },
 };
@@ -162,7 +162,7 @@ fn claims(url: &str) {
             let claimed = queue::claim(conn, &look)?;
             let time = begun.elapsed();
             for (_, claim) in &claimed {
-                operation::finish(conn, claim, OperationState::Failed, now)?;
+                claim::finish(conn, claim, OperationState::Failed, now)?;
             }
             assert_eq!(claimed.len(), 1);
             Ok(time)

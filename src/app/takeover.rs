@@ -126,7 +126,7 @@ impl Takeover {
         let of = cluster.to_owned();
         let free = self
             .store
-            .write(move |conn| store::operation::release_claims_on(conn, &of));
+            .write(move |conn| store::claim::release_on(conn, &of));
         if let Err(error) = free.await {
             log::warn!(cluster = cluster; "its claims are waited out: {}", chain(&error));
         }

@@ -272,7 +272,7 @@ impl Work {
     ) -> Result<T, StepError> {
         let claim = self.claim.clone();
         let write = move |conn: &mut Conn<'_>| {
-            store::operation::fence(conn, &claim)?;
+            store::claim::fence(conn, &claim)?;
             work(conn)
         };
         Ok(self.parts.store.write(write).await?)

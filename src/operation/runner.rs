@@ -194,7 +194,7 @@ impl Runner {
         workers.shutdown().await;
         let owner = self.owner.clone();
         let released = store
-            .write(move |conn| store::operation::release_claims(conn, Some(&owner)))
+            .write(move |conn| store::claim::release(conn, Some(&owner)))
             .await;
         if let Err(error) = released {
             log_failure(&error, "cannot free this process's claims");
@@ -208,10 +208,10 @@ impl Runner {
         let is_private = store.is_private();
         let free = store.write(move |conn| {
             if is_private {
-                return store::operation::release_claims(conn, None);
+                return store::claim::release(conn, None);
             }
             for cluster in &clusters {
-                store::operation::release_claims_on(conn, cluster)?;
+                store::claim::release_on(conn, cluster)?;
             }
             Ok(())
         });
@@ -414,7 +414,7 @@ impl Runner {
         let (claim, failure) = (claim.clone(), failure.to_owned());
         self.parts
             .store
-            .write(move |conn| store::operation::give_up(conn, &claim, &failure))
+            .write(move |conn| store::claim::give_up(conn, &claim, &failure))
             .await
     }
 
@@ -431,11 +431,11 @@ impl Runner {
             .parts
             .store
             .write(move |conn| {
-                store::operation::fence(conn, &claim)?;
+                store::claim::fence(conn, &claim)?;
                 if store::operation::get(conn, &claim.operation)?.halted {
                     return Ok(false);
                 }
-                store::operation::finish(conn, &claim, OperationState::Succeeded, now)?;
+                store::claim::finish(conn, &claim, OperationState::Succeeded, now)?;
                 let ending = Ending {
                     operation: &ended,
                     now,
@@ -469,7 +469,7 @@ impl Runner {
         let (claim, now, ended) = (claim.clone(), self.parts.clock.now(), operation.clone());
         let parts = self.parts.clone();
         let written = self.parts.store.write(move |conn| {
-            store::operation::fence(conn, &claim)?;
+            store::claim::fence(conn, &claim)?;
             let state = match state {
                 // It may have been halted after it was claimed. The deletion that halted it removes what
                 // it was to delete.
@@ -481,7 +481,7 @@ impl Runner {
                 }
                 other => other,
             };
-            store::operation::finish(conn, &claim, state, now)?;
+            store::claim::finish(conn, &claim, state, now)?;
             let ending = Ending {
                 operation: &ended,
                 now,
@@ -643,7 +643,7 @@ impl Runner {
         log::warn!(operation:% = operation.id; "a deliberate death");
         self.parts
             .store
-            .write(move |conn| store::operation::release_claims(conn, Some(&owner)))
+            .write(move |conn| store::claim::release(conn, Some(&owner)))
             .await?;
         Ok(RunEnd::Lost)
     }

@@ -1,8 +1,8 @@
 //! What the broker knows, durably: the only place with SQL.
 //!
 //! Invariants: a 202 is sent only after [`Store::write`] returned; every write of an operation's
-//! worker passes [`operation::fence`]; nothing here decides, it keeps and finds. Of all
-//! transactions that decide, one is open at a time, so what one has read stays true until it ends. Heartbeats may
+//! worker passes [`claim::fence`]; nothing here decides, it keeps and finds. Of all transactions that
+//! decide, one is open at a time, so what one has read stays true until it ends. Heartbeats may
 //! be written meanwhile ([`Store::write_beside`]): no decision needs what they change to stand still.
 //!
 //! SQLite has one writer (`writer`; several would starve each other) and several readers (`readers`), in
@@ -46,6 +46,7 @@ mod beside;
 pub mod binding;
 pub mod broker;
 mod changes;
+pub mod claim;
 pub mod cluster;
 pub mod copy;
 pub mod deleted;

@@ -9,8 +9,10 @@ use diesel::prelude::*;
 use serde_json::Value;
 
 use super::{
-    Conn, StoreError, each, from_json,
-    operation::{fence, get, set_trouble},
+    Conn, StoreError,
+    claim::{fence, set_trouble},
+    each, from_json,
+    operation::get,
     schema::{operation_steps, operations},
     to_json,
 };

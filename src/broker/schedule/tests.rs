@@ -95,10 +95,10 @@ impl Room {
             let claimed = claim(conn, 1000, now)?;
             for (operation, claim) in claimed {
                 if operation.id == newest.operation {
-                    store::operation::finish(conn, &claim, OperationState::Failed, now)?;
+                    store::claim::finish(conn, &claim, OperationState::Failed, now)?;
                 }
             }
-            store::operation::release_claims(conn, Some("test"))?;
+            store::claim::release(conn, Some("test"))?;
             if state == BackupState::Failed {
                 store::backup::fail(conn, &newest.id, "why", now)?;
             }
@@ -387,7 +387,7 @@ async fn a_backup_that_waits_for_its_next_try_leaves_its_place_to_others() {
     room.write(move |conn| {
         let (claimed, claim) = claim(conn, 1, now)?.swap_remove(0);
         assert_eq!(claimed.id, operation);
-        store::operation::postpone(conn, &claim, now, std::time::Duration::from_secs(600))
+        store::claim::postpone(conn, &claim, now, std::time::Duration::from_secs(600))
     })
     .await;
     assert_eq!(room.tick(&limits, now).await, 1);

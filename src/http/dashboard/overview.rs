@@ -1,10 +1,18 @@
 //! The overview of one instance: how it is, how large, how to reach it, what was done to it.
 
+mod lineage;
+mod members;
+mod storage;
+
 use std::collections::BTreeMap;
 
 use actix_web::{HttpRequest, http::StatusCode, web};
 use askama::Template;
-use chrono::{DateTime, Utc};
+use lineage::{
+    DeletedRestore, From, Link, deleted_restore, from, links_to_restored, what_became_of,
+};
+use members::{Members, members};
+use storage::{StorageCard, storage};
 
 use super::{
     Answer, Api,
@@ -16,42 +24,34 @@ use super::{
     id::Id,
     path_of,
     remedy::{self, Remedy},
-    shell::{Shell, Subject, answer, deletion_asked, is_being_deleted},
+    shell::{Shell, Subject, answer, deletion_asked},
     show::{Moment, counted, dates_whole, duration},
     state::{Label, label_of_alert, label_of_health, label_of_task},
 };
 use crate::{
-    broker::{Broker, InstanceView, Restored, Source},
+    broker::{Broker, InstanceView, Restored},
     http::compose,
     model::{
         alert::{Alert, Gravity},
-        defragment::Storage,
-        deleted::DeletedInstance,
-        deployment::{Deployment, Member},
+        deployment::Deployment,
         engine::Profile,
         health::{DownReason, Health, HealthState},
         history::History,
         ids::{InstanceId, OperationId},
         instance::InstanceState,
-        limits::{
-            OBSERVATION_FRESH, QUOTA_NEAR_PERCENT, TASKS_SHOWN, prefix::KEY_PREFIX_BYTES_MAX,
-        },
-        observation::{Complaint, MemberHealth, MemberObservation, Observation},
+        limits::{OBSERVATION_FRESH, TASKS_SHOWN},
+        observation::Observation,
         operation::{Operation, OperationKind, OperationState},
         origin::Origin,
         period::BackupKind,
         recovery,
         session::{Scope, Session},
         size::size,
-        trouble::Moment as Exact,
     },
 };
 
 /// What stands for a user's name and password, which are the binding's alone.
 const LOGIN: &str = "USER:PASSWORD";
-
-/// What is told of a member that does not tell it.
-const UNKNOWN: &str = "unknown";
 
 #[derive(Template)]
 #[template(path = "overview.html", whitespace = "minimize")]
@@ -90,25 +90,6 @@ struct Headline {
     since: Option<Moment>,
     alerts: Vec<AlertLine>,
     change: Option<Bar>,
-}
-
-struct Members {
-    rows: Vec<MemberRow>,
-    /// Why there are none.
-    none: &'static str,
-    observed: Option<Moment>,
-}
-
-/// How much it holds, and what can be done about it.
-struct StorageCard {
-    usage: Option<Usage>,
-    quota: String,
-    can_defragment: bool,
-    /// Until when not, where that is so because the database is down.
-    no_defragmentation: Option<&'static str>,
-    /// Whether it is full or nearly so: the form that makes room stands open.
-    wants_room: bool,
-    prefix_max: usize,
 }
 
 /// What the database is.
@@ -158,31 +139,6 @@ struct GoodBackup {
     kind: &'static str,
 }
 
-struct Usage {
-    used: u64,
-    quota: u64,
-    /// From here on somebody should do something.
-    near: u64,
-    /// Beyond this it takes no more writes.
-    full: u64,
-    text: String,
-    tone: &'static str,
-    /// What it means for who writes.
-    means: String,
-    /// What of it holds something, and what giving the rest back would do.
-    held: String,
-}
-
-struct MemberRow {
-    name: String,
-    url: String,
-    health: String,
-    icon: &'static str,
-    tone: &'static str,
-    role: &'static str,
-    version: String,
-}
-
 struct Task {
     id: String,
     name: String,
@@ -196,38 +152,6 @@ struct Task {
     took: Option<String>,
     detail: String,
     bar: Option<Bar>,
-}
-
-/// Another instance; without an address where its page is not reached from here.
-struct Link {
-    href: Option<String>,
-    name: String,
-    label: Option<Label>,
-    bar: Option<Bar>,
-    /// Through which door it was asked for.
-    by: &'static str,
-    /// Who stood there; empty where nobody knows, and where the page is not reached.
-    user: String,
-    at: Moment,
-}
-
-/// An instance that was restored from it and is gone.
-struct DeletedRestore {
-    /// The page that says what is left of it, for who may see that.
-    href: Option<String>,
-    name: String,
-    deleted: Moment,
-    /// When its backups go.
-    kept_until: Moment,
-}
-
-/// The backup that an instance was restored from.
-struct From {
-    taken: Moment,
-    backup: String,
-    source: String,
-    href: Option<String>,
-    is_gone: bool,
 }
 
 /// `GET /dashboard/instances/:iid`
@@ -329,7 +253,7 @@ fn overview(
         tasks: tasks(view, known.askers),
         connection: connection(view, &urls),
         administration: administration(broker, deployment, &instance.id),
-        restores: links_to_restored(session, view, known),
+        restores: links_to_restored(session, view, known.restored, known.askers),
         deleted_restores: (view.deleted_restores.iter())
             .map(|of| deleted_restore(session, of, view.now))
             .collect(),
@@ -348,39 +272,6 @@ fn headline(view: &InstanceView, seen: Option<&Observation>, health: Health) -> 
         since: health.since.map(|since| Moment::new(since, view.now)),
         alerts: seen.map_or_else(Vec::new, |seen| alert_lines(view, seen)),
         change: change.map(|o| Bar::of(o, view.now)),
-    }
-}
-
-fn members(view: &InstanceView, seen: Option<&Observation>, urls: &[String]) -> Members {
-    let state = view.of.instance.state;
-    Members {
-        rows: match seen {
-            Some(seen) => seen.members.iter().map(member).collect(),
-            None if state == InstanceState::Ready => members_known(&view.of.deployment, urls),
-            None => Vec::new(),
-        },
-        none: no_members(state),
-        observed: seen.map(|seen| Moment::new(seen.observed_at, view.now)),
-    }
-}
-
-fn storage(
-    view: &InstanceView,
-    seen: Option<&Observation>,
-    down: Option<DownReason>,
-) -> StorageCard {
-    let deployment = &view.of.deployment;
-    let is_ready = view.of.instance.state == InstanceState::Ready;
-    let usage = seen.and_then(|seen| usage(view, seen));
-    let is_closed = is_ready && deployment.closed_since.is_some();
-    let is_short = usage.as_ref().is_some_and(|usage| !usage.tone.is_empty());
-    StorageCard {
-        wants_room: is_ready && (is_closed || is_short),
-        prefix_max: KEY_PREFIX_BYTES_MAX,
-        quota: size(deployment.quota_bytes()),
-        can_defragment: is_ready && !is_closed && down.is_none(),
-        no_defragmentation: down.and_then(DownReason::waits_until),
-        usage,
     }
 }
 
@@ -456,25 +347,6 @@ pub(super) fn down(broker: &Broker, view: &InstanceView) -> Option<DownReason> {
 fn uris(view: &InstanceView) -> String {
     let of_engine = |of: &Profile| of.uris(&view.of.deployment, LOGIN).join("\n");
     view.profile.map_or_else(String::new, of_engine)
-}
-
-/// Why no member is shown.
-fn no_members(state: InstanceState) -> &'static str {
-    match state {
-        InstanceState::Ready | InstanceState::Provisioning => "None serves yet.",
-        InstanceState::Failed => "None serves.",
-        InstanceState::Deleting => "They are removed with the database.",
-    }
-}
-
-/// The instances that were restored from it, and how each of them is.
-fn links_to_restored(session: &Session, view: &InstanceView, known: &Known<'_>) -> Vec<Link> {
-    let with_health = view.restores.iter().zip(known.restored);
-    let link = |(of, health): (&Restored, &Health)| {
-        let user = known.askers.get(&of.restore.id).cloned();
-        link_to_restored(session, of, (health, user.unwrap_or_default()), view.now)
-    };
-    with_health.map(link).collect()
 }
 
 /// Whether work is under way that the page shows.
@@ -577,121 +449,6 @@ fn facts(broker: &Broker, view: &InstanceView) -> Vec<Fact> {
     facts
 }
 
-fn usage(view: &InstanceView, seen: &Observation) -> Option<Usage> {
-    let quota = view.of.deployment.quota_bytes();
-    let used = seen.database_bytes()?;
-    let percent = match u128::from(used) * 100 / u128::from(quota.max(1)) {
-        0 if used > 0 => "under 1".to_owned(),
-        percent => percent.to_string(),
-    };
-    let near = quota / 100 * QUOTA_NEAR_PERCENT;
-    let engine = &view.of.deployment.engine;
-    let comes = match view.database.is_safe_full {
-        true => format!("{engine} takes no more writes"),
-        false => "nobody but the broker is let in any more".to_owned(),
-    };
-    let (tone, means) = match used {
-        _ if view.of.deployment.closed_since.is_some() => (
-            "bad",
-            "It is full, and closed to its users until there is room. Ask for more units, or make room."
-                .to_owned(),
-        ),
-        used if used >= quota || seen.is_full() => (
-            "bad",
-            format!("It is full: {comes}. Ask for more units, or delete keys."),
-        ),
-        used if used > near => (
-            "warn",
-            format!(
-                "It is nearly full. At its quota {comes}. Ask for more units, or delete keys."
-            ),
-        ),
-        _ => (
-            "",
-            format!("Storage of each member. At its quota {comes}."),
-        ),
-    };
-    Some(Usage {
-        used: used.min(quota),
-        quota,
-        near,
-        full: quota.saturating_sub(1),
-        tone,
-        means,
-        text: format!("{} of {} allocated ({percent} %)", size(used), size(quota)),
-        held: Storage::of(seen).map_or_else(String::new, held),
-    })
-}
-
-/// What of the files holds something, and what it would cost to have the rest back.
-fn held(storage: Storage) -> String {
-    let stall = storage.stall().as_secs();
-    let cost = format!("each member in turn is unavailable for about {stall} s meanwhile");
-    match (storage.used, storage.unused()) {
-        (Some(used), Some(unused)) => format!(
-            "{} of that hold data. Defragmenting would give {} back; {cost}.",
-            size(used),
-            size(unused)
-        ),
-        _ => format!(
-            "This version does not say how much of that holds data. When it is defragmented, {cost}."
-        ),
-    }
-}
-
-/// The members as the store knows them, before anybody has looked at them.
-fn members_known(deployment: &Deployment, urls: &[String]) -> Vec<MemberRow> {
-    let members = deployment.members.iter().enumerate();
-    let row = |(place, member): (usize, &Member)| MemberRow {
-        name: member.name.clone(),
-        url: urls.get(place).cloned().unwrap_or_default(),
-        health: "being looked at".to_owned(),
-        icon: "?",
-        tone: "muted",
-        role: "",
-        version: deployment.shape_of(member).version.to_string(),
-    };
-    members.map(row).collect()
-}
-
-fn member(seen: &MemberObservation) -> MemberRow {
-    let trouble = seen.health.trouble().unwrap_or_default();
-    let (health, icon, tone, role, version) = match &seen.health {
-        MemberHealth::Serving {
-            role,
-            version,
-            complaints,
-            ..
-        } => {
-            let role = role.as_str();
-            if complaints.is_empty() {
-                (
-                    "serves".to_owned(),
-                    "\u{2713}",
-                    "good",
-                    role,
-                    version.clone(),
-                )
-            } else {
-                let complaints: Vec<String> = complaints.iter().map(Complaint::to_string).collect();
-                let text = format!("serves, but {}", complaints.join("; "));
-                (text, "!", "warn", role, version.clone())
-            }
-        }
-        MemberHealth::Degraded(_) => (trouble, "!", "warn", UNKNOWN, UNKNOWN.to_owned()),
-        MemberHealth::Silent(_) => (trouble, "\u{2715}", "bad", UNKNOWN, UNKNOWN.to_owned()),
-    };
-    MemberRow {
-        name: seen.name.clone(),
-        url: seen.url.clone(),
-        health,
-        icon,
-        tone,
-        role,
-        version,
-    }
-}
-
 /// Whether a task stands among the others. Each backup is followed by one that removes what is old and by one
 /// that proves it: they would push the others out, and nothing came of them unless they failed.
 fn is_listed(operation: &&Operation) -> bool {
@@ -717,66 +474,4 @@ fn task(
         detail: (operation.failure.as_deref()).map_or_else(String::new, dates_whole),
         bar: active.then(|| Bar::of(operation, view.now)),
     }
-}
-
-fn from(view: &InstanceView, source: &Source) -> From {
-    let of = &source.of;
-    From {
-        taken: Moment::new(of.taken_at, view.now),
-        backup: of.backup.to_string(),
-        source: of.source().to_owned(),
-        href: view.reaches_source.then(|| path_of(&of.instance)),
-        is_gone: !source.exists,
-    }
-}
-
-fn link_to_restored(
-    session: &Session,
-    restored: &Restored,
-    (health, user): (&Health, String),
-    now: DateTime<Utc>,
-) -> Link {
-    let instance = &restored.instance;
-    let active = restored.restore.state.is_active();
-    let is_reached = session.scope == Scope::Operator || !restored.is_platform_s();
-    Link {
-        href: is_reached.then(|| path_of(&instance.id)),
-        name: instance
-            .name
-            .clone()
-            .unwrap_or_else(|| instance.id.to_string()),
-        label: is_reached.then(|| label_of_health(health.state)),
-        bar: (is_reached && active).then(|| Bar::of(&restored.restore, now)),
-        by: restored.restore.origin.words(),
-        user: if is_reached { user } else { String::new() },
-        at: Moment::new(restored.restore.created_at, now),
-    }
-}
-
-fn deleted_restore(session: &Session, of: &DeletedInstance, now: DateTime<Utc>) -> DeletedRestore {
-    DeletedRestore {
-        name: of.name.clone().unwrap_or_else(|| of.instance.to_string()),
-        // What is left of it is shown to operators alone.
-        href: (session.scope == Scope::Operator).then(|| path_of(&of.instance)),
-        deleted: Moment::new(of.deleted_at, now),
-        kept_until: Moment::new(of.kept_until, now),
-    }
-}
-
-/// What became of an instance that was restored from this one, and whose deletion was asked for.
-fn what_became_of(view: &InstanceView, restored: &InstanceId) -> Option<String> {
-    let goes = view.restores.iter().find(|of| of.instance.id == *restored);
-    if let Some(of) = goes {
-        let name = of.instance.name.as_deref();
-        return Some(is_being_deleted(name.unwrap_or(restored.as_str())));
-    }
-    let gone = view
-        .deleted_restores
-        .iter()
-        .find(|of| of.instance == *restored)?;
-    let name = gone.name.as_deref().unwrap_or(restored.as_str());
-    let until = Exact(gone.kept_until);
-    Some(format!(
-        "{name} was deleted. Its backups are kept until {until}."
-    ))
 }

@@ -24,7 +24,9 @@ use crate::{
         health::DownReason,
         ids::InstanceId,
         instance::{DELETE_PROTECTION, InstanceState},
-        limits::{FINAL_BACKUP_PATIENCE, HISTORY_KEPT, INSTANCE_NAME_CHARS_MAX, UNIT_BYTES},
+        limits::{
+            HISTORY_KEPT, INSTANCE_NAME_CHARS_MAX, UNIT_BYTES, patience::FINAL_BACKUP_PATIENCE,
+        },
         schedule::minute_of_day,
         sentence::capitalized,
         session::{Scope, Session},

@@ -15,7 +15,7 @@ use crate::{
         operation::Claim,
     },
     operation::Meter,
-    store::{self, StoreError, operation::Held},
+    store::{self, StoreError, claim::Held},
 };
 
 /// What the last renewal has found.
@@ -84,7 +84,7 @@ impl Runner {
             .store
             .write_beside(move |conn| {
                 let until = store::time::of_store(conn, now)? + LEASE;
-                store::operation::renew_all(conn, &owner, &works_on, now, until)
+                store::claim::renew_all(conn, &owner, &works_on, now, until)
             })
             .await
     }
@@ -142,7 +142,7 @@ impl Runner {
         let (claim, now) = (claim.clone(), self.parts.clock.now());
         self.parts
             .store
-            .write_beside(move |conn| store::operation::set_bytes(conn, &claim, now, reading))
+            .write_beside(move |conn| store::claim::set_bytes(conn, &claim, now, reading))
             .await
     }
 

@@ -251,7 +251,7 @@ impl Runner {
     async fn gets_on(&self, claim: &Claim) -> Result<TryEnd, StoreError> {
         let claim = claim.clone();
         let store = &self.parts.store;
-        let forgotten = store.write(move |conn| store::operation::set_trouble(conn, &claim, None));
+        let forgotten = store.write(move |conn| store::claim::set_trouble(conn, &claim, None));
         Ok(unless_lost(forgotten.await)?.map_or(LOST, |()| TryEnd::Again))
     }
 
@@ -259,8 +259,7 @@ impl Runner {
     async fn postpone(&self, claim: &Claim, pause: Duration) -> Result<TryEnd, StoreError> {
         let (claim, now) = (claim.clone(), self.parts.clock.now());
         let store = &self.parts.store;
-        let postponed =
-            store.write(move |conn| store::operation::postpone(conn, &claim, now, pause));
+        let postponed = store.write(move |conn| store::claim::postpone(conn, &claim, now, pause));
         Ok(unless_lost(postponed.await)?.map_or(LOST, |()| TryEnd::Ended(RunEnd::Postponed)))
     }
 
@@ -355,7 +354,7 @@ impl Count {
     /// Writes the failure down, and what follows of it; tells that, and the trouble so far. None: the
     /// operation was halted, which waits for no pause.
     fn write(&self, conn: &mut Conn<'_>) -> Result<Option<(Verdict, Trouble)>, StoreError> {
-        store::operation::fence(conn, &self.claim)?;
+        store::claim::fence(conn, &self.claim)?;
         let operation = store::operation::get(conn, &self.claim.operation)?;
         if self.direction == Direction::Forward && operation.halted {
             return Ok(None);
@@ -396,7 +395,7 @@ impl Count {
         if let Verdict::Again(pause) = verdict
             && pause > PAUSE_IN_PLACE_MAX
         {
-            store::operation::postpone(conn, &self.claim, self.now, pause)?;
+            store::claim::postpone(conn, &self.claim, self.now, pause)?;
         }
         Ok(Some((verdict, trouble)))
     }

@@ -14,7 +14,7 @@ use crate::{
         origin::Origin,
         tenant::Tenant,
     },
-    store::{Store, deployment, instance, operation},
+    store::{Store, claim, deployment, instance, operation},
 };
 
 const INSTANCES: usize = 6;
@@ -200,11 +200,11 @@ fn run(acts: Vec<Act>, tenant: usize, instance_share: usize, on_x: usize, asked:
                 }
                 Act::End(i) if i < claims.len() => {
                     let claim = claims.swap_remove(i);
-                    operation::finish(conn, &claim, OperationState::Succeeded, noon())?;
+                    claim::finish(conn, &claim, OperationState::Succeeded, noon())?;
                 }
                 Act::PutOff(i) if i < claims.len() => {
                     let claim = claims.swap_remove(i);
-                    operation::postpone(conn, &claim, noon(), std::time::Duration::from_secs(1))?;
+                    claim::postpone(conn, &claim, noon(), std::time::Duration::from_secs(1))?;
                 }
                 Act::Halt(i) if i < accepted.len() => operation::halt(conn, &accepted[i], noon())?,
                 Act::End(_) | Act::PutOff(_) | Act::Halt(_) => {}

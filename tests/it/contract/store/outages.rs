@@ -11,7 +11,7 @@ use std::{
 
 use compose_broker::{
     model::limits::{DECISION_TRIES_TIME, DECISION_WAIT, postgres::POSTGRES_IDLE_IN_TRANSACTION},
-    store::{Conn, POSTGRES_LOCK, Store, StoreError, notes, operation},
+    store::{Conn, POSTGRES_LOCK, Store, StoreError, claim, notes},
 };
 use diesel::{Connection as _, PgConnection, connection::SimpleConnection as _};
 use futures::future::join_all;
@@ -179,9 +179,9 @@ async fn heartbeats_wait_for_no_decision() {
     assert!(futures::poll!(&mut waits).is_pending());
     let (renewed, of) = (seconds(10), claim.clone());
     let beats = store.write_beside(move |conn| {
-        operation::set_bytes(conn, &of, renewed, (1, 2))?;
+        claim::set_bytes(conn, &of, renewed, (1, 2))?;
         let works_on = [of.operation.clone()];
-        operation::renew_all(conn, "w", &works_on, renewed, renewed + LEASE)
+        claim::renew_all(conn, "w", &works_on, renewed, renewed + LEASE)
     });
     let held = timeout(SOON, beats).await.expect("nobody decides that");
     let held = held.expect("renewed");

@@ -11,7 +11,7 @@ use std::{
 
 use compose_broker::{
     model::operation::{Operation, OperationState},
-    store::{Store, StoreError, audit, notes, operation},
+    store::{Store, StoreError, audit, claim, notes, operation},
 };
 use futures::{FutureExt, future::join_all};
 use tokio::{sync::oneshot, time::timeout};
@@ -220,7 +220,7 @@ pub(super) async fn who_waits_is_woken_by_work_alone<K: Kind>() {
     let claim = claim_one(store, "w", noon()).await.expect("a claim");
     let renewed = claim.clone();
     write(store, move |conn| {
-        operation::set_bytes(conn, &renewed, noon(), (1, 1))
+        claim::set_bytes(conn, &renewed, noon(), (1, 1))
     })
     .await;
     assert!(!changes.has_changed().expect("a store"));
@@ -231,7 +231,7 @@ pub(super) async fn who_waits_is_woken_by_work_alone<K: Kind>() {
     changes.mark_unchanged();
     halts.mark_unchanged();
     write(store, move |conn| {
-        operation::finish(conn, &claim, OperationState::Failed, noon())
+        claim::finish(conn, &claim, OperationState::Failed, noon())
     })
     .await;
     assert!(changes.has_changed().expect("a store"));

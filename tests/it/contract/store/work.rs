@@ -16,7 +16,9 @@ use compose_broker::{
         turn::Turn,
     },
     store::{
-        Conn, Store, StoreError, deployment, notes, operation, operation::Held, oversight, step,
+        Conn, Store, StoreError,
+        claim::{self, Held},
+        deployment, notes, operation, oversight, step,
     },
 };
 use futures::future::join_all;
@@ -88,7 +90,7 @@ pub(super) async fn what_is_due_is_claimed_the_oldest_first<K: Kind>() {
     assert!(claim(store, "w", seconds(10), 9).await.is_empty());
     let done = two[0].1.clone();
     write(store, move |conn| {
-        operation::finish(conn, &done, OperationState::Succeeded, seconds(11))
+        claim::finish(conn, &done, OperationState::Succeeded, seconds(11))
     })
     .await;
     assert_eq!(ids(&claim(store, "w", seconds(12), 9).await), [deletion.id]);
@@ -108,7 +110,7 @@ pub(super) async fn claims_on_a_cluster_are_freed_by_who_has_it<K: Kind>() {
     accept(store, &places.map(|(instance, _)| backup_of(instance))).await;
     let claims = claim(store, "first", noon(), 2).await;
     assert_eq!(claims.len(), 2);
-    let freed = write(store, |conn| operation::release_claims_on(conn, "c")).await;
+    let freed = write(store, |conn| claim::release_on(conn, "c")).await;
     assert_eq!(freed, 1);
     let again = claim(store, "second", noon(), 2).await;
     let again: Vec<_> = again
@@ -128,7 +130,7 @@ pub(super) async fn a_claim_lasts_as_long_as_it_is_renewed<K: Kind>() {
     assert_eq!(claim_one(&replica, "second", end).await, None);
     let works_on = first.clone();
     write(store, move |conn| {
-        operation::set_bytes(conn, &works_on, seconds(1), (7, u64::MAX))
+        claim::set_bytes(conn, &works_on, seconds(1), (7, u64::MAX))
     })
     .await;
     // One statement for all that it works on, and for nothing else.
@@ -139,7 +141,7 @@ pub(super) async fn a_claim_lasts_as_long_as_it_is_renewed<K: Kind>() {
         .expect("a claim");
     let all = vec![backup.id.clone(), other.id.clone()];
     let held = store.write_beside(move |conn| {
-        operation::renew_all(conn, "first", &all, seconds(1), seconds(1) + LEASE)
+        claim::renew_all(conn, "first", &all, seconds(1), seconds(1) + LEASE)
     });
     let held = held.await.expect("written");
     let kept = Held {
@@ -148,11 +150,11 @@ pub(super) async fn a_claim_lasts_as_long_as_it_is_renewed<K: Kind>() {
     };
     assert_eq!(held, HashMap::from([(backup.id.clone(), kept)]));
     let none = write(store, |conn| {
-        operation::renew_all(conn, "first", &[], seconds(9), seconds(9) + LEASE)
+        claim::renew_all(conn, "first", &[], seconds(9), seconds(9) + LEASE)
     });
     assert_eq!(none.await, HashMap::new());
     write(&replica, move |conn| {
-        operation::finish(conn, &others, OperationState::Failed, noon())
+        claim::finish(conn, &others, OperationState::Failed, noon())
     })
     .await;
     let seen = found(store, &backup.id).await;
@@ -168,18 +170,15 @@ pub(super) async fn a_claim_lasts_as_long_as_it_is_renewed<K: Kind>() {
     let second = second.expect("nobody renewed it");
     assert_eq!((first.epoch, second.epoch), (1, 2));
     // What ends cleanly frees its claims alone.
-    write(store, |conn| operation::release_claims(conn, Some("first"))).await;
+    write(store, |conn| claim::release(conn, Some("first"))).await;
     assert_eq!(claim_one(store, "third", seconds(17)).await, None);
-    write(store, |conn| {
-        operation::release_claims(conn, Some("second"))
-    })
-    .await;
+    write(store, |conn| claim::release(conn, Some("second"))).await;
     let third = claim_one(store, "third", seconds(17))
         .await
         .expect("a claim");
     assert_eq!(third.epoch, 3);
     write(store, move |conn| {
-        operation::postpone(conn, &third, noon(), Duration::from_secs(60))
+        claim::postpone(conn, &third, noon(), Duration::from_secs(60))
     })
     .await;
     assert_eq!(claim_one(store, "fourth", seconds(59)).await, None);
@@ -209,12 +208,12 @@ pub(super) async fn what_has_failed_in_passing_can_be_tried_at_once<K: Kind>() {
                 next: Some(seconds(60)),
                 until: Some(seconds(90)),
             };
-            operation::set_trouble(conn, &claim, Some(&trouble).filter(|_| fails))?;
-            operation::postpone(conn, &claim, noon(), Duration::from_secs(60))
+            claim::set_trouble(conn, &claim, Some(&trouble).filter(|_| fails))?;
+            claim::postpone(conn, &claim, noon(), Duration::from_secs(60))
         })
         .await;
         assert_eq!(operation.instance.as_str(), instance);
-        write(store, |conn| operation::release_claims(conn, Some("first"))).await;
+        write(store, |conn| claim::release(conn, Some("first"))).await;
     }
     let due = async |at| -> Vec<String> {
         let claimed = claim(store, "second", seconds(at), 3).await.into_iter();
@@ -239,8 +238,8 @@ pub(super) async fn what_has_failed_in_passing_can_be_tried_at_once<K: Kind>() {
 pub(super) async fn an_old_worker_changes_nothing<K: Kind>() {
     type Write = fn(&mut Conn<'_>, &Claim) -> Result<(), StoreError>;
     const WRITES: [Write; 11] = [
-        |conn, claim| operation::fence(conn, claim),
-        |conn, claim| operation::set_bytes(conn, claim, noon(), (1, 1)),
+        |conn, claim| claim::fence(conn, claim),
+        |conn, claim| claim::set_bytes(conn, claim, noon(), (1, 1)),
         |conn, claim| {
             let progress = Progress::default();
             step::begin(conn, claim, "old", &progress, noon()).map(drop)
@@ -262,16 +261,16 @@ pub(super) async fn an_old_worker_changes_nothing<K: Kind>() {
             };
             step::note_failure(conn, claim, &failed)
         },
-        |conn, claim| operation::set_trouble(conn, claim, None),
+        |conn, claim| claim::set_trouble(conn, claim, None),
         |conn, claim| step::record(conn, claim, "step", &json!("old"), noon()),
         |conn, claim| step::forget_results(conn, claim),
-        |conn, claim| operation::give_up(conn, claim, "old"),
-        |conn, claim| operation::postpone(conn, claim, noon(), Duration::ZERO),
-        |conn, claim| operation::finish(conn, claim, OperationState::Failed, noon()),
+        |conn, claim| claim::give_up(conn, claim, "old"),
+        |conn, claim| claim::postpone(conn, claim, noon(), Duration::ZERO),
+        |conn, claim| claim::finish(conn, claim, OperationState::Failed, noon()),
         // Whatever else stands in the same transaction.
         |conn, claim| {
             note(conn, "old")?;
-            operation::fence(conn, claim)
+            claim::fence(conn, claim)
         },
     ];
     let Some(kind) = K::new() else { return };
@@ -312,7 +311,7 @@ pub(super) async fn an_old_worker_changes_nothing<K: Kind>() {
     // Nor does the last one, once all is over.
     let end = new.clone();
     write(&replica, move |conn| {
-        operation::finish(conn, &end, OperationState::Succeeded, late)
+        claim::finish(conn, &end, OperationState::Succeeded, late)
     })
     .await;
     let before = state().await;
@@ -418,7 +417,7 @@ pub(super) async fn results_of_steps_are_kept_until_the_work_is_over<K: Kind>() 
     assert_eq!(found(store, &backup.id).await.progress.turn, None);
     let of = backup.id.clone();
     let (results, trials) = write(store, move |conn| {
-        operation::finish(conn, &last, OperationState::Succeeded, now)?;
+        claim::finish(conn, &last, OperationState::Succeeded, now)?;
         step::forget_work(conn, &of)?;
         Ok((step::results(conn, &of)?, step::trials(conn, &of)?))
     })
