@@ -151,7 +151,7 @@ pub struct AlertData {
     pub severity: String,
     /// How bad it was before it changed; null when it did not.
     pub previous_severity: Option<String>,
-    /// Since when it is known.
+    /// Since when it is so; where nobody knows, when it was sent as open.
     pub since: DateTime<Utc>,
     /// What it is and what can be done, for people.
     pub message: String,
@@ -165,7 +165,7 @@ impl Message {
             member: alert.member.clone(),
             severity: alert.gravity.as_str().to_owned(),
             previous_severity: None,
-            since: now,
+            since: alert.since.unwrap_or(now),
             message: shortened(&alert.message, MESSAGE_TEXT_CHARS_MAX),
         };
         let data = MessageData {

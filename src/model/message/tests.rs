@@ -159,7 +159,14 @@ fn a_message_is_the_form_that_is_documented() {
         page: "https://broker.example.com/dashboard/instances/db".to_owned(),
     };
     let broker = "https://broker.example.com";
-    let opened = Message::opened(broker, instance.clone(), &member(Gravity::Warning), at);
+    let unknown = Message::opened(broker, instance.clone(), &member(Gravity::Warning), at);
+    assert_eq!(unknown.data.alert.since, at);
+    let since = Alert {
+        since: Some(at),
+        ..member(Gravity::Warning)
+    };
+    let opened = Message::opened(broker, instance.clone(), &since, at + HOLD);
+    assert_eq!((opened.timestamp, opened.data.alert.since), (at + HOLD, at));
     let later = at + chrono::TimeDelta::minutes(3);
     let mut changed = Message::changed(&opened.data, instance, &member(Gravity::Critical), later);
     changed.id = "6b02d9ff5f753642a9b74cc9".parse().expect("an id");
