@@ -108,16 +108,8 @@ impl Faults for Saboteur {
     }
 }
 
-/// How many steps there are, of all kinds, with those that clean up.
-pub fn steps_of_all_kinds() -> usize {
-    OperationKind::ALL
-        .into_iter()
-        .map(|kind| names(kind).count() + cleanup_names(kind).count())
-        .sum()
-}
-
 /// Every step of every kind.
-fn all_steps() -> Vec<StepOf> {
+pub fn all_steps() -> Vec<StepOf> {
     OperationKind::ALL
         .into_iter()
         .flat_map(|kind| names(kind).map(move |step| (kind.as_str(), step.to_owned())))

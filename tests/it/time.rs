@@ -23,16 +23,16 @@ use crate::{
     database::Database,
     faults::assert_same_story,
     inside::Inside,
-    saboteur::steps_of_all_kinds,
+    saboteur::all_steps,
 };
 
 /// How far clocks jump.
 const JUMP: TimeDelta = TimeDelta::days(2);
 
 /// The same where they jump in every step: by as much as all steps together can without a backup that
-/// was taken in the first of them having come of age in the last.
+/// was taken in the first of them having come of age in the last. Nothing of the story cleans up.
 fn jump_in_every_step() -> TimeDelta {
-    SAFETY_KEPT / i32::try_from(steps_of_all_kinds() + 1).expect("a number of steps")
+    SAFETY_KEPT / i32::try_from(all_steps().len() + 1).expect("a number of steps")
 }
 
 /// Lets the clock jump once in every step of every kind.
