@@ -60,6 +60,9 @@ async fn story(of: &Database, broker: &mut TestBroker, again: Surroundings) -> V
         readdress::moved(broker, instance, 1).await;
     }
     restore_keys(broker, &source, &backup).await;
+    // A link for a download is good by the clock that made it: no step that sets another may come between.
+    all_are_proved(broker, "source").await;
+    inside.idle("source").await;
     import(broker, &source, &backup).await;
     update(broker, json!({ "db_version": new, "units": 2 })).await;
     for instance in ["source", "copy"] {
