@@ -67,9 +67,9 @@ bench: ## measure requests and the scheduler with up to a million instances, ten
 	@scripts/setup.sh --bench
 	$(CARGO) bench --locked --bench requests
 	$(CARGO) bench --locked --bench schedule
-	$(CARGO) test --locked --test it -- --ignored --exact --nocapture \
+	$(CARGO) test --locked --release --test it -- --ignored --exact --nocapture \
 		fair_shares::one_tenant_that_takes_all_it_can_holds_up_no_other
-	$(CARGO) test --locked --test it -- --ignored --exact --nocapture \
+	$(CARGO) test --locked --release --test it -- --ignored --exact --nocapture \
 		bursts::a_burst_of_one_tenant_goes_at_an_even_pace_and_holds_up_no_other
 
 bench-backup: ## measure backup, restore and proof of a gigabyte beside the same by hand

@@ -93,9 +93,25 @@ impl Databases {
         self.asked(&["get", KINDS, "-o", "name"])
     }
 
-    fn asked(&self, args: &[&str]) -> String {
+    /// How kubectl is told of the broker's objects there.
+    pub fn chosen(&self) -> [String; 4] {
         let of_it = format!("compose-broker/cluster={}", self.id);
-        kubectl(&[&["-n", self.namespace], args, &["-l", &of_it]].concat())
+        [
+            "-n".to_owned(),
+            self.namespace.to_owned(),
+            "-l".to_owned(),
+            of_it,
+        ]
+    }
+
+    fn asked(&self, args: &[&str]) -> String {
+        let chosen = self.chosen();
+        kubectl(&[args, &chosen.each_ref().map(String::as_str)].concat())
+    }
+
+    /// Tells all that the broker has made there to go.
+    pub fn remove(&self) {
+        self.asked(&["delete", KINDS, "--wait=false"]);
     }
 
     /// The pods of members, as the API server has them, sorted by name.
@@ -138,7 +154,7 @@ impl Databases {
 
 impl Drop for Databases {
     fn drop(&mut self) {
-        self.asked(&["delete", KINDS, "--wait=false"]);
+        self.remove();
     }
 }
 

@@ -5,6 +5,7 @@ mod balancers;
 mod cluster;
 mod databases;
 mod faults;
+mod figures;
 mod outages;
 mod requests;
 mod role;
