@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::limits::PLATFORM_NAME_BYTES_MAX;
+use super::{ids::DeploymentId, limits::PLATFORM_NAME_BYTES_MAX};
 
 /// The platform of a request without a context, and the one whose ids all requests have.
 const CLOUD_FOUNDRY: &str = "cloudfoundry";
@@ -54,6 +54,15 @@ pub struct Tenant {
     pub account: BTreeMap<String, String>,
 }
 
+/// A deployment, and whose it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Resident<'a> {
+    /// The deployment.
+    pub deployment: &'a DeploymentId,
+    /// The owner of the instance that it is for.
+    pub tenant: &'a Tenant,
+}
+
 /// How far a restore may reach for its source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RestoreScope {
@@ -80,6 +89,14 @@ impl Tenant {
         !self.account.is_empty()
             || tells(&self.organization)
             || scope == RestoreScope::Space && tells(&self.space)
+    }
+
+    /// A deployment of one of its instances.
+    pub fn owning<'a>(&'a self, deployment: &'a DeploymentId) -> Resident<'a> {
+        Resident {
+            deployment,
+            tenant: self,
+        }
     }
 
     /// Whether its platform is one whose organizations and spaces are known to be tenants.

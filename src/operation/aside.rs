@@ -100,8 +100,10 @@ pub async fn restore_from(
     let profile = engine.profile();
     let bytes = manifest.stored.snapshot_bytes;
     // The staged snapshot and the member's copy, which is never more than these at a time.
+    let tenant = work.tenant().await?;
+    let of = tenant.owning(&aside.id);
     provisioner
-        .room_for(2 * bytes + profile.member_bytes_min)
+        .room_for(of, 2 * bytes + profile.member_bytes_min)
         .await?;
     let aside = place(work, aside).await?;
     let (id, staged) = (&aside.id, profile.snapshot_file);

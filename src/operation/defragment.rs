@@ -53,7 +53,7 @@ async fn give_back(work: Arc<Work>) -> Result<Outcome, StepError> {
         let Some(place) = defragment::next(&seen, &done, is_asked_for) else {
             return Outcome::done();
         };
-        room_for_one(&opened, &seen[place]).await?;
+        room_for_one(&work, &opened, &seen[place]).await?;
         let turn = Turn::of(&seen[place].name, done.len(), seen.len(), "");
         work.take_turn(turn).await?;
         let relief = Relief::GiveBackOf(place);
@@ -76,11 +76,14 @@ async fn clear_alarms(work: Arc<Work>) -> Result<Outcome, StepError> {
 /// Fails for good where one more file does not fit on the disk: an operation that waited for the disk would hold
 /// up backups and updates, and what is unused harms nobody.
 async fn room_for_one(
+    work: &Work,
     opened: &OpenDeployment,
     member: &MemberObservation,
 ) -> Result<(), StepError> {
     let bytes = Storage::of_member(member).map_or(0, Storage::written);
-    match opened.provisioner().room_for(bytes).await {
+    let tenant = work.tenant().await?;
+    let of = tenant.owning(&opened.deployment.id);
+    match opened.provisioner().room_for(of, bytes).await {
         Err(error @ ProvisionerError::DiskFull { .. }) => {
             Err(StepError::last(StepError::from(error).to_string()))
         }

@@ -40,8 +40,10 @@ pub async fn allocate(work: &Work) -> Result<Outcome, StepError> {
     let provisioner = &cluster.provisioner;
     let engine = work.engine(&deployment)?;
     let profile = engine.profile();
+    let tenant = work.tenant().await?;
+    let of = tenant.owning(&deployment.id);
     provisioner
-        .room_for(profile.members as u64 * profile.member_bytes_min)
+        .room_for(of, profile.members as u64 * profile.member_bytes_min)
         .await?;
     let reach = cluster.exposure.reach_of(profile, &deployment);
     let names: Vec<String> = (0..profile.members).map(|i| format!("m{i}")).collect();
@@ -64,13 +66,13 @@ where
 {
     let provisioner = &work.cluster(deployment)?.provisioner;
     let ports = work.engine(deployment)?.profile().ports;
+    let tenant = work.tenant().await?;
+    let of = tenant.owning(&deployment.id);
     for _ in 0..PLACE_TRIES_MAX {
-        let hosts = provisioner.hosts(&deployment.id, names, reach);
+        let hosts = provisioner.hosts(of, names, reach);
         let taken = work.scan(move |conn| store::deployment::addresses(conn, &hosts));
         let taken = taken.await?;
-        let places = provisioner
-            .place(&deployment.id, names, ports, reach, &taken)
-            .await?;
+        let places = provisioner.place(of, names, ports, reach, &taken).await?;
         let members = names.iter().zip(places);
         let placed = Deployment {
             members: members.map(|(name, at)| new_member(name, at)).collect(),

@@ -33,6 +33,7 @@ use crate::{
         queue::Limits,
         renewal::CertificateLife,
         retention::Rules,
+        tenant::Tenant,
         timetable::Timetable,
         turn::Turn,
     },
@@ -289,6 +290,11 @@ impl Work {
     pub async fn instance(&self) -> Result<Instance, StepError> {
         let id = self.operation.instance.clone();
         self.read(move |conn| store::instance::get(conn, &id)).await
+    }
+
+    /// Who owns the instance worked on.
+    pub async fn tenant(&self) -> Result<Tenant, StepError> {
+        Ok(self.instance().await?.tenant)
     }
 
     /// The deployment worked on.

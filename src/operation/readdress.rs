@@ -260,15 +260,17 @@ async fn decide(
 ) -> Result<Deployment, StepError> {
     let (deployment, provisioner) = (&opened.deployment, opened.provisioner());
     let reach = reach(opened);
+    let tenant = work.tenant().await?;
+    let of = tenant.owning(&deployment.id);
     let mut moved = deployment.clone();
     let names = [moved.members[place].name.clone()];
     for _ in 0..PLACE_TRIES_MAX {
-        let hosts = provisioner.hosts(&deployment.id, &names, &reach);
+        let hosts = provisioner.hosts(of, &names, &reach);
         let taken = work.scan(move |conn| store::deployment::addresses(conn, &hosts));
         let taken = taken.await?;
         // Also where no port is lacking: the machine may not have the address to listen at.
         let placed = provisioner
-            .place(&deployment.id, &names, &wanted.lacking, &reach, &taken)
+            .place(of, &names, &wanted.lacking, &reach, &taken)
             .await;
         let placed = match placed {
             // Nothing else on the instance waits until there are more.

@@ -117,10 +117,10 @@ async fn look(work: Arc<Work>) -> Result<Outcome, StepError> {
         None => sizes::bytes_on_disk(&opened).await?,
     };
     // The staged snapshot and one copy for each member, beside what is kept aside.
-    let provisioner = opened.provisioner();
-    provisioner
-        .room_for(bytes * (opened.deployment.members.len() as u64 + 1))
-        .await?;
+    let tenant = work.tenant().await?;
+    let of = tenant.owning(&opened.deployment.id);
+    let copies = opened.deployment.members.len() as u64 + 1;
+    opened.provisioner().room_for(of, bytes * copies).await?;
     Outcome::with(&opened.deployment.closed_since)
 }
 

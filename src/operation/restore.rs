@@ -84,7 +84,9 @@ pub async fn stage_backup(
     let bytes = manifest.stored.snapshot_bytes;
     // The staged snapshot and one copy for each member.
     let copies = opened.profile().members as u64 + 1;
-    opened.provisioner().room_for(bytes * copies).await?;
+    let tenant = work.tenant().await?;
+    let of = tenant.owning(&opened.deployment.id);
+    opened.provisioner().room_for(of, bytes * copies).await?;
     healing::stage(work, &opened.deployment, manifest, staged)
         .await
         .map_err(|error| error.about(format!("backup {} cannot be used", manifest.backup_id)))

@@ -21,6 +21,7 @@ use crate::{
         logfile::{LogPart, Logfile},
         reach::{Reach, Whereabouts},
         server::{MemberSeen, Server, Task},
+        tenant::Resident,
         version::Version,
     },
     stream::{ByteStream, TextStream},
@@ -137,23 +138,23 @@ impl Provisioner for Handover {
         }
     }
 
-    fn hosts(&self, deployment: &DeploymentId, members: &[String], reach: &Reach) -> Vec<String> {
+    fn hosts(&self, of: Resident<'_>, members: &[String], reach: &Reach) -> Vec<String> {
         match self.taken.get() {
-            Some(taken) => taken.hosts(deployment, members, reach),
+            Some(taken) => taken.hosts(of, members, reach),
             None => Vec::new(),
         }
     }
 
     async fn place(
         &self,
-        deployment: &DeploymentId,
+        of: Resident<'_>,
         members: &[String],
         ports: &[Port],
         reach: &Reach,
         taken: &HashSet<Address>,
     ) -> Result<Vec<BTreeMap<String, Address>>> {
         let own = self.taken()?;
-        own.place(deployment, members, ports, reach, taken).await
+        own.place(of, members, ports, reach, taken).await
     }
 
     async fn whereabouts(
@@ -167,8 +168,8 @@ impl Provisioner for Handover {
         taken.whereabouts(deployment, member, ports, reach).await
     }
 
-    async fn room_for(&self, bytes: u64) -> Result<()> {
-        self.taken()?.room_for(bytes).await
+    async fn room_for(&self, of: Resident<'_>, bytes: u64) -> Result<()> {
+        self.taken()?.room_for(of, bytes).await
     }
 
     async fn start(&self, server: &Server) -> Result<()> {

@@ -23,6 +23,7 @@ use crate::{
         reach::{Reach, Whereabouts},
         repair::Sign,
         server::{MemberSeen, Server},
+        tenant::Resident,
         version::Version,
     },
     stream::TextStream,
@@ -175,7 +176,7 @@ pub trait Provisioner: Workbench {
     fn versions(&self, engine: &str) -> Vec<Version>;
 
     /// The hosts of all addresses ([`Address::held`]) that [`Provisioner::place`] can choose for these members.
-    fn hosts(&self, deployment: &DeploymentId, members: &[String], reach: &Reach) -> Vec<String>;
+    fn hosts(&self, of: Resident<'_>, members: &[String], reach: &Reach) -> Vec<String>;
 
     /// Chooses where the new `members` of a deployment are reached: for each of them, in their order,
     /// an address for each of `ports` that it needs, by its name. Applications reach theirs as `reach` says;
@@ -185,7 +186,7 @@ pub trait Provisioner: Workbench {
     /// before an address is known goes with the deployment.
     async fn place(
         &self,
-        deployment: &DeploymentId,
+        of: Resident<'_>,
         members: &[String],
         ports: &[Port],
         reach: &Reach,
@@ -203,8 +204,8 @@ pub trait Provisioner: Workbench {
         reach: &Reach,
     ) -> Result<Whereabouts, ProvisionerError>;
 
-    /// Fails when `bytes` more would not fit on the disk that members live on.
-    async fn room_for(&self, bytes: u64) -> Result<(), ProvisionerError>;
+    /// Fails when `bytes` more would not fit on the disk that the members of a deployment live on, or will.
+    async fn room_for(&self, of: Resident<'_>, bytes: u64) -> Result<(), ProvisionerError>;
 
     /// Whether members that are to run together are started one after the other, which suits them. Where each
     /// start takes long, they are started at once.

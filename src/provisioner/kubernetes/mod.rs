@@ -70,6 +70,7 @@ use crate::{
         logfile::{LogPart, Logfile},
         reach::{Reach, Whereabouts},
         server::{MemberSeen, Server, Task},
+        tenant::Resident,
         version::Version,
     },
     stream::{ByteStream, TextStream},
@@ -222,18 +223,19 @@ impl Provisioner for KubernetesProvisioner {
         all.filter(|version| !is_withheld(version)).collect()
     }
 
-    fn hosts(&self, deployment: &DeploymentId, members: &[String], reach: &Reach) -> Vec<String> {
-        place::hosts(self.settings(), deployment, members, reach)
+    fn hosts(&self, of: Resident<'_>, members: &[String], reach: &Reach) -> Vec<String> {
+        place::hosts(self.settings(), of.deployment, members, reach)
     }
 
     async fn place(
         &self,
-        deployment: &DeploymentId,
+        of: Resident<'_>,
         members: &[String],
         ports: &[Port],
         reach: &Reach,
         taken: &HashSet<Address>,
     ) -> Result<Vec<BTreeMap<String, Address>>> {
+        let deployment = of.deployment;
         let placed = place::place(self.settings(), deployment, members, ports, reach, taken);
         let placed = placed.ok_or(ProvisionerError::NoFreePort)?;
         let hosted = members.iter().zip(placed).map(|(member, addresses)| {
@@ -260,7 +262,7 @@ impl Provisioner for KubernetesProvisioner {
         ))
     }
 
-    async fn room_for(&self, bytes: u64) -> Result<()> {
+    async fn room_for(&self, _: Resident<'_>, bytes: u64) -> Result<()> {
         volume::check_room(&self.cluster, bytes).await
     }
 

@@ -70,6 +70,7 @@ use crate::{
         placement::PortRange,
         reach::{Reach, Whereabouts},
         server::{EngineBinaries, MemberSeen, Server, Task},
+        tenant::Resident,
         version::Version,
     },
     stream::{ByteStream, TextStream},
@@ -370,14 +371,14 @@ impl Provisioner for LocalProvisioner {
         self.cluster.programs.versions(engine)
     }
 
-    fn hosts(&self, _: &DeploymentId, _: &[String], _: &Reach) -> Vec<String> {
+    fn hosts(&self, _: Resident<'_>, _: &[String], _: &Reach) -> Vec<String> {
         // A port is held on whichever address of the machine.
         vec![Address::on_loopback(0).host]
     }
 
     async fn place(
         &self,
-        _: &DeploymentId,
+        _: Resident<'_>,
         members: &[String],
         ports: &[Port],
         reach: &Reach,
@@ -426,7 +427,7 @@ impl Provisioner for LocalProvisioner {
         Ok(places::whereabouts(member, ports, reach))
     }
 
-    async fn room_for(&self, bytes: u64) -> Result<()> {
+    async fn room_for(&self, _: Resident<'_>, bytes: u64) -> Result<()> {
         let folder = self.cluster.folder.clone();
         blocking(move || staging::check_room(&folder, bytes).map(|_| ())).await
     }

@@ -33,6 +33,7 @@ use serde_json::json;
 
 use crate::{
     broker::{engines_dir, eventually, kill, port_range, processes_below},
+    contract::provisioner::tenant,
     control::now,
     etcd,
     memory::{
@@ -202,7 +203,9 @@ impl Deployed {
             taken.extend(members.into_iter().flat_map(|m| m.addresses.into_values()));
         }
         let (ports, reach) = (profile.ports, Reach::loopback());
-        let placed = provisioner.place(&id, &names, ports, &reach, &taken).await;
+        let tenant = tenant();
+        let of = tenant.owning(&id);
+        let placed = provisioner.place(of, &names, ports, &reach, &taken).await;
         let members = names.into_iter().zip(placed.expect("places"));
         let deployment = Deployment {
             id,

@@ -29,6 +29,7 @@ use compose_broker::{
             DataOfServer, EngineBinaries, FILES, HOME, Program, Resources, STAGE, Server,
             ServerFile, Task,
         },
+        tenant::Tenant,
     },
     provisioner::{
         ProcessState, Provisioner, kubernetes::KubernetesProvisioner, local::LocalProvisioner,
@@ -232,6 +233,16 @@ pub fn new_id() -> DeploymentId {
     DeploymentId::generate(now())
 }
 
+/// Whose deployments these are.
+pub fn tenant() -> Tenant {
+    Tenant {
+        platform: "cloudfoundry".to_owned(),
+        organization: "organization".to_owned(),
+        space: "space".to_owned(),
+        account: BTreeMap::new(),
+    }
+}
+
 fn program(version: &str) -> Program {
     Program {
         engine: ENGINE,
@@ -332,9 +343,11 @@ async fn members_are_placed_apart<K: Kind>() {
     let names = ["m0", "m1"].map(str::to_owned);
     let mut taken = HashSet::new();
     let reach = Reach::loopback();
-    let hosts = at.hosts(&id, &names, &reach);
+    let hosts = at.hosts(tenant().owning(&id), &names, &reach);
     for _ in 0..3 {
-        let placed = at.place(&id, &names, &PORTS, &reach, &taken).await;
+        let placed = at
+            .place(tenant().owning(&id), &names, &PORTS, &reach, &taken)
+            .await;
         let placed = placed.expect("places");
         assert_eq!(placed.len(), 2);
         for addresses in placed {
@@ -349,8 +362,10 @@ async fn members_are_placed_apart<K: Kind>() {
             }
         }
     }
-    let hosts = at.hosts(&id, &names, &named());
-    let placed = at.place(&id, &names, &PORTS, &named(), &taken).await;
+    let hosts = at.hosts(tenant().owning(&id), &names, &named());
+    let placed = at
+        .place(tenant().owning(&id), &names, &PORTS, &named(), &taken)
+        .await;
     for addresses in placed.expect("places") {
         // Applications come from elsewhere, and the broker has a port that these cannot take.
         assert!(addresses["door"].is_reached_from_elsewhere());
@@ -376,7 +391,13 @@ async fn a_member_stays_where_it_was_placed_and_where_it_was_moved_to<K: Kind>()
     let names = ["m0", "m1"].map(str::to_owned);
     let mut taken = HashSet::new();
     let placed = at
-        .place(&id, &names, &PORTS, &Reach::loopback(), &taken)
+        .place(
+            tenant().owning(&id),
+            &names,
+            &PORTS,
+            &Reach::loopback(),
+            &taken,
+        )
         .await;
     let mut members: Vec<Member> = names
         .iter()
@@ -401,7 +422,9 @@ async fn a_member_stays_where_it_was_placed_and_where_it_was_moved_to<K: Kind>()
             moved += 1;
             let of = [member.name.clone()];
             taken.extend(member.addresses.values().map(Address::held));
-            let lacking = at.place(&id, &of, &wanted.lacking, &reach, &taken).await;
+            let lacking = at
+                .place(tenant().owning(&id), &of, &wanted.lacking, &reach, &taken)
+                .await;
             member.addresses.clone_from(&wanted.addresses);
             let lacking = lacking.expect("places").into_iter();
             member.addresses.extend(lacking.flatten());
@@ -420,8 +443,10 @@ async fn a_range_has_an_end<K: Kind>() {
     let kind = K::new().await;
     let many: Vec<String> = (0..30_000).map(|i| format!("m{i}")).collect();
     let reach = Reach::loopback();
-    let (id, taken) = (new_id(), HashSet::new());
-    let placed = kind.provisioner().place(&id, &many, &PORTS, &reach, &taken);
+    let (id, owner, taken) = (new_id(), tenant(), HashSet::new());
+    let placed = kind
+        .provisioner()
+        .place(owner.owning(&id), &many, &PORTS, &reach, &taken);
     assert!(matches!(placed.await, Err(ProvisionerError::NoFreePort)));
 }
 
@@ -701,8 +726,8 @@ async fn what_does_not_fit_is_refused_before_it_comes<K: Kind>() {
     const TOO_MUCH: u64 = 1 << 60;
     let kind = K::new().await;
     let (at, id) = (kind.provisioner(), new_id());
-    at.room_for(1).await.expect("room");
-    let full = at.room_for(TOO_MUCH).await;
+    at.room_for(tenant().owning(&id), 1).await.expect("room");
+    let full = at.room_for(tenant().owning(&id), TOO_MUCH).await;
     assert!(
         matches!(full, Err(ProvisionerError::DiskFull { .. })),
         "{full:?}"

@@ -30,6 +30,7 @@ use compose_broker::{
         placement::Cluster,
         reach::{Reach, Whereabouts},
         server::{FILES, HOME, MemberSeen, STAGE, Server, Task},
+        tenant::Resident,
         version::Version,
     },
     provisioner::{Backing, FileSeen, MachinePorts, Opened, ProcessState, Provisioner},
@@ -573,17 +574,17 @@ impl Provisioner for MemoryCluster {
         versions.into_iter().collect()
     }
 
-    fn hosts(&self, deployment: &DeploymentId, members: &[String], reach: &Reach) -> Vec<String> {
+    fn hosts(&self, of: Resident<'_>, members: &[String], reach: &Reach) -> Vec<String> {
         let hosts = |member: &String| {
             let ports = [PortUser::Applications, PortUser::Members, PortUser::Broker];
-            ports.map(|used_by| host(deployment, member, used_by, reach))
+            ports.map(|used_by| host(of.deployment, member, used_by, reach))
         };
         members.iter().flat_map(hosts).collect()
     }
 
     async fn place(
         &self,
-        deployment: &DeploymentId,
+        of: Resident<'_>,
         members: &[String],
         ports: &[Port],
         reach: &Reach,
@@ -597,7 +598,7 @@ impl Provisioner for MemoryCluster {
             let mut place = |port: &Port| {
                 let mut all = numbers
                     .by_ref()
-                    .map(|number| address(deployment, member, port, number, reach));
+                    .map(|number| address(of.deployment, member, port, number, reach));
                 let free = all.find(|address| !taken.contains(&address.held()));
                 (port.name.to_owned(), free.expect("a port"))
             };
@@ -624,7 +625,7 @@ impl Provisioner for MemoryCluster {
         Ok(Whereabouts { addresses, lacking })
     }
 
-    async fn room_for(&self, bytes: u64) -> Result<()> {
+    async fn room_for(&self, _: Resident<'_>, bytes: u64) -> Result<()> {
         self.check_room(bytes)
     }
 

@@ -5,6 +5,7 @@ use crate::{
     model::{
         deployment::{Member, Membership},
         engine::{Port, PortUser},
+        tenant::Tenant,
     },
     provisioner::local::places::whereabouts,
 };
@@ -23,6 +24,16 @@ const PORTS: [Port; 3] = [
         used_by: PortUser::Broker,
     },
 ];
+
+/// Whoever asks.
+fn tenant() -> Tenant {
+    Tenant {
+        platform: "cloudfoundry".to_owned(),
+        organization: "acme".to_owned(),
+        space: "blue".to_owned(),
+        account: BTreeMap::new(),
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_with_a_listener_is_not_free_and_one_in_time_wait_is() {
@@ -54,7 +65,7 @@ async fn new_members_get_ports_that_nobody_has() {
         let reach = Reach::loopback();
         async move {
             provisioner
-                .place(&id, &members, &PORTS[..1], &reach, &taken)
+                .place(tenant().owning(&id), &members, &PORTS[..1], &reach, &taken)
                 .await
         }
     };
@@ -97,7 +108,7 @@ async fn applications_alone_come_from_elsewhere() {
         async move {
             let (members, taken) = (["m0".to_owned()], HashSet::new());
             let placed = provisioner
-                .place(&id, &members, ports, &reach, &taken)
+                .place(tenant().owning(&id), &members, ports, &reach, &taken)
                 .await;
             placed.map(|mut of| of.remove(0))
         }
