@@ -210,6 +210,30 @@ fn brokers_may_do_what_is_said_where_the_databases_are() {
     assert!(pod.contains("- secretRef: { name: compose-broker }"));
 }
 
+/// Where tenants have namespaces.
+#[test]
+fn brokers_are_kept_to_the_namespaces_of_tenants() {
+    let account = values(&file("base/account.yaml"), "name")[0].to_owned();
+    let brokers = values(&file("base/namespace.yaml"), "name")[0].to_owned();
+    let databases = values(&file("databases/namespace.yaml"), "name")[0].to_owned();
+    let whose = format!("- {{ kind: ServiceAccount, name: {account}, namespace: {brokers} }}");
+    for name in ["tenants/role.yaml", "tenants/tenants.yaml"] {
+        assert!(file(name).contains(&whose), "{name}");
+    }
+    let role = file("tenants/role.yaml");
+    assert_eq!(
+        values(&role, "namespace"),
+        [&databases, &databases, &brokers]
+    );
+    let bounds = file("tenants/bounds.yaml");
+    for text in [
+        format!("'system:serviceaccount:{brokers}:{account}'"),
+        format!(".startsWith('{databases}-')"),
+    ] {
+        assert!(bounds.contains(&text), "{text}");
+    }
+}
+
 #[test]
 fn a_broker_that_ends_has_time_for_it() {
     let [ends_within, serves_on] = [

@@ -43,7 +43,9 @@ pub const BENCH_POD_LIFE: Duration = Duration::from_secs(15 * 60);
 pub const STAGE_POD_LIFE: Duration = Duration::from_secs(24 * 3600);
 /// A command that works on a member's volume has this long to end.
 pub const BENCH_COMMAND_TIMEOUT: Duration = Duration::from_secs(120);
-/// What keeps the objects of a deployment from going is told of after this long.
+/// The API server has this long to go by a role or a quota that it was told of.
+pub const RIGHTS_WAIT: Duration = Duration::from_secs(10);
+/// What keeps the objects of a deployment, or a namespace, from going is told of after this long.
 pub const DESTROY_WAIT: Duration = Duration::from_secs(60);
 /// Least memory of a container, in bytes: less does not start.
 pub const POD_MEMORY_BYTES_MIN: u64 = 32 * 1024 * 1024;

@@ -16,7 +16,8 @@ use super::{
     client::Client,
     lease::Seen,
     place::OWN_PORTS,
-    settings::{Balancers, BrokerPlace, Exposure, Settings, Spread},
+    settings::{Balancers, BrokerPlace, Exposure, Settings, Spread, TenantNamespaces},
+    tenants,
 };
 use crate::{
     model::{
@@ -38,6 +39,7 @@ pub const KIND: ClusterKind = ClusterKind {
         "kubeconfig",
         "context",
         "namespace",
+        "tenant_namespaces",
         "storage_class",
         "tools_image",
         "images",
@@ -56,6 +58,13 @@ pub const KIND: ClusterKind = ClusterKind {
 
 /// Longest name of a namespace, and longest value of a label.
 const LABEL_BYTES_MAX: usize = 63;
+/// What members have no bounds of. A namespace with a quota of it takes no pod that says none.
+const NO_QUOTAS: [&str; 4] = [
+    "limits.cpu",
+    "ephemeral-storage",
+    "requests.ephemeral-storage",
+    "limits.ephemeral-storage",
+];
 /// Ports that nodes have for services, where nobody says otherwise.
 const NODE_PORTS: PortRange = PortRange {
     first: 30_000,
@@ -69,6 +78,7 @@ struct Entry {
     kubeconfig: Option<PathBuf>,
     context: Option<String>,
     namespace: String,
+    tenant_namespaces: Option<TenantNamespaces>,
     storage_class: Option<String>,
     tools_image: String,
     images: BTreeMap<String, BTreeMap<Version, String>>,
@@ -109,6 +119,9 @@ fn read(id: &str, fields: Map<String, Value>, _: &Defaults<'_>) -> Result<Shared
         let name = &entry.namespace;
         return Err(told(&format!("namespace {name:?} is no name of one")));
     }
+    if let Some(tenants) = &entry.tenant_namespaces {
+        check_tenants(&entry.namespace, tenants).map_err(|reason| told(&reason))?;
+    }
     if entry.kubeconfig.is_none() && entry.context.is_some() {
         return Err(told(&"context is of a kubeconfig, and none is named"));
     }
@@ -134,6 +147,7 @@ fn read(id: &str, fields: Map<String, Value>, _: &Defaults<'_>) -> Result<Shared
         settings: Settings {
             cluster: id.to_owned(),
             namespace: entry.namespace,
+            tenants: entry.tenant_namespaces,
             tools_image: entry.tools_image,
             images: entry.images,
             withheld: Vec::new(),
@@ -152,6 +166,30 @@ fn read(id: &str, fields: Map<String, Value>, _: &Defaults<'_>) -> Result<Shared
         },
         seen: Seen::default(),
     }))
+}
+
+/// Fails where tenants cannot have namespaces as is said.
+fn check_tenants(namespace: &str, tenants: &TenantNamespaces) -> Result<(), String> {
+    let longest = LABEL_BYTES_MAX - tenants::NAME_BYTES_MORE;
+    if namespace.len() > longest {
+        return Err(format!(
+            "namespace {namespace:?} has more than {longest} characters, and those of tenants have longer \
+             names"
+        ));
+    }
+    let mut quota = tenants.quota.iter();
+    if quota
+        .clone()
+        .any(|(name, amount)| name.is_empty() || amount.is_empty())
+    {
+        return Err("the quota of tenant_namespaces has an empty name or amount".to_owned());
+    }
+    match quota.find(|(name, _)| NO_QUOTAS.contains(&name.as_str())) {
+        Some((name, _)) => Err(format!(
+            "members say no {name}, and a namespace with a quota of it would take none of them"
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Fails where members cannot be shown as is said.
@@ -218,7 +256,7 @@ impl Backing for KubernetesBacking {
         let client = client.map_err(unfit)?;
         checks::check(&client, &settings).await?;
         let lease = self.seen.take(&client, &settings.cluster).await?;
-        let provisioner = KubernetesProvisioner::over(client, settings, Some(lease));
+        let provisioner = KubernetesProvisioner::over(client, settings, Some(lease)).await?;
         Ok(Opened {
             adopted: provisioner.running().await?,
             provisioner,
@@ -299,10 +337,18 @@ mod tests {
         entry
     }
 
+    fn with_tenants(namespace: &str, tenants: Value) -> Value {
+        let mut entry = with("namespace", json!(namespace));
+        entry["tenant_namespaces"] = tenants;
+        entry
+    }
+
     #[test]
     fn what_is_said_is_understood() {
         let backing = understood("blue", entry()).expect("a cluster");
         assert!(backing.folder().is_none() && backing.ports().is_none());
+        let longest = with_tenants(&"d".repeat(50), json!({}));
+        understood("blue", longest).expect("a name that is short enough");
         assert_eq!(backing.engines_from(), "images of the cluster blue");
         let outside = json!({
             "namespace": "databases", "tools_image": "t", "images": {},
@@ -310,7 +356,7 @@ mod tests {
             "node_ports": "30000-30099", "exposure": "node_port", "spread": "preferred",
             "storage_class": "fast", "node_selector": { "disk": "ssd" },
             "tolerations": [{ "key": "databases", "operator": "Exists" }],
-            "priority_class": "important",
+            "priority_class": "important", "tenant_namespaces": { "quota": { "pods": "20" } },
         });
         let text = format!("{:?}", understood("blue", outside).expect("a cluster"));
         let balanced = json!({
@@ -326,7 +372,14 @@ mod tests {
         ] {
             assert!(balanced.contains(word), "{word}: {balanced}");
         }
-        for word in ["node.example", "NodePort", "Preferred", "\"fast\"", "30099"] {
+        for word in [
+            "node.example",
+            "NodePort",
+            "Preferred",
+            "\"fast\"",
+            "30099",
+            "\"pods\": \"20\"",
+        ] {
             assert!(text.contains(word), "{word}: {text}");
         }
     }
@@ -362,6 +415,22 @@ mod tests {
                 "blue",
                 with("load_balancer_class", json!("c")),
                 "load_balancer",
+            ),
+            ("blue", with_tenants("d", json!({ "quotas": {} })), "quotas"),
+            (
+                "blue",
+                with_tenants("d", json!({ "quota": { "limits.cpu": "2" } })),
+                "limits.cpu",
+            ),
+            (
+                "blue",
+                with_tenants("d", json!({ "quota": { "pods": "" } })),
+                "empty",
+            ),
+            (
+                "blue",
+                with_tenants(&"d".repeat(51), json!({})),
+                "more than 50",
             ),
         ] {
             let reason = understood(id, entry).expect_err(words);
@@ -422,6 +491,7 @@ mod tests {
         Settings {
             cluster: "blue".to_owned(),
             namespace: "databases".to_owned(),
+            tenants: None,
             tools_image: "t".to_owned(),
             images: BTreeMap::new(),
             withheld: Vec::new(),

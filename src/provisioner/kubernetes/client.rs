@@ -11,7 +11,11 @@ use futures::{
 };
 use k8s_openapi::{
     NamespaceResourceScope,
-    api::{authorization::v1::SelfSubjectAccessReview, core::v1::Pod},
+    api::{
+        authentication::v1::SelfSubjectReview,
+        authorization::v1::SelfSubjectAccessReview,
+        core::v1::{Namespace, Pod},
+    },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
@@ -186,6 +190,7 @@ type Result<T> = std::result::Result<T, CallError>;
 #[derive(Clone)]
 pub(super) struct Client {
     api: kube::Client,
+    /// Empty, as the API server has it, for all that there are.
     namespace: String,
     /// How long a call may take.
     limit: Duration,
@@ -226,6 +231,14 @@ impl Client {
         })
     }
 
+    /// The same API server and another namespace; without a name, all of them.
+    pub(super) fn within(&self, namespace: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            ..self.clone()
+        }
+    }
+
     /// The namespace of members.
     pub(super) fn namespace(&self) -> &str {
         &self.namespace
@@ -233,7 +246,10 @@ impl Client {
 
     /// Objects of a kind, for what has no call of its own here.
     pub(super) fn objects<K: Kept>(&self) -> Api<K> {
-        Api::namespaced(self.api.clone(), &self.namespace)
+        match self.namespace.as_str() {
+            "" => Api::all(self.api.clone()),
+            namespace => Api::namespaced(self.api.clone(), namespace),
+        }
     }
 
     /// Makes a call within the time that calls have.
@@ -268,6 +284,45 @@ impl Client {
         let made = PostParams::default();
         let asking = reviews.create(&made, asked);
         self.call("asking what the broker may do", asking).await
+    }
+
+    /// The name of the user that this broker is to the API server.
+    pub(super) async fn user(&self) -> Result<String> {
+        let reviews = Api::<SelfSubjectReview>::all(self.api.clone());
+        let (made, asked) = (PostParams::default(), SelfSubjectReview::default());
+        let doing = "asking who the broker is";
+        let answer = self.call(doing, reviews.create(&made, &asked)).await?;
+        let user = answer.status.and_then(|status| status.user_info?.username);
+        user.ok_or_else(|| CallError::Silent {
+            doing: doing.to_owned(),
+            meaning: "names no user".to_owned(),
+            source: None,
+        })
+    }
+
+    /// Makes a namespace as described, whatever others have changed of what we describe.
+    pub(super) async fn apply_namespace(&self, object: &Value) -> Result<()> {
+        let name = name_in(object);
+        let by = PatchParams::apply(FIELD_MANAGER).force();
+        let namespaces = Api::<Namespace>::all(self.api.clone());
+        let (patch, doing) = (Patch::Apply(object), format!("applying Namespace {name}"));
+        let applied = namespaces.patch(name, &by, &patch);
+        self.call(&doing, applied).await.map(drop)
+    }
+
+    /// Deletes a namespace with all that is in it; one that is gone, or is another one by now than that of this
+    /// `uid`, is fine.
+    pub(super) async fn delete_namespace(&self, name: &str, uid: Option<&str>) -> Result<()> {
+        let how = DeleteParams {
+            preconditions: uid.map(that_of),
+            ..DeleteParams::default()
+        };
+        let namespaces = Api::<Namespace>::all(self.api.clone());
+        let doing = format!("deleting Namespace {name}");
+        match self.call(&doing, namespaces.delete(name, &how)).await {
+            Err(error) if error.is(404) || error.is(409) => Ok(()),
+            other => other.map(drop),
+        }
     }
 
     /// An object that lies in no namespace; none where there is none of that name.
@@ -404,10 +459,7 @@ impl Client {
         let how = DeleteParams {
             grace_period_seconds: grace.map(seconds),
             propagation_policy: Some(PropagationPolicy::Background),
-            preconditions: uid.map(|uid| Preconditions {
-                uid: Some(uid.to_owned()),
-                resource_version: None,
-            }),
+            preconditions: uid.map(that_of),
             ..DeleteParams::default()
         };
         let objects = self.objects::<K>();
@@ -432,6 +484,14 @@ impl Client {
         let pods = self.objects::<Pod>();
         self.call("reading what a pod printed", pods.logs(pod, &which))
             .await
+    }
+}
+
+/// The object of that `uid` alone.
+fn that_of(uid: &str) -> Preconditions {
+    Preconditions {
+        uid: Some(uid.to_owned()),
+        resource_version: None,
     }
 }
 

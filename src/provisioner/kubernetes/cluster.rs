@@ -1,4 +1,5 @@
-//! A cluster that is looked after: its API server, its settings, and what is changed there one at a time.
+//! A cluster that is looked after: its API server, its settings, and what is changed there one at a time. Deployments
+//! may be in several namespaces of it: a cluster is seen from one of them.
 
 use std::{
     collections::HashMap,
@@ -40,10 +41,17 @@ pub(super) type Result<T> = std::result::Result<T, ProvisionerError>;
 /// What the scheduler writes down of a volume that is made where it is used first.
 const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 
-/// A cluster that is looked after.
+/// A cluster that is looked after, seen from one of its namespaces.
 pub(super) struct Cluster {
+    /// Its calls lead to this namespace.
     pub(super) client: Client,
+    /// Its settings, with this namespace.
     pub(super) settings: Settings,
+    all: Arc<Shared>,
+}
+
+/// What there is once of a cluster, wherever it is seen from.
+struct Shared {
     view: View,
     /// What says that this broker looks after it; none: no other one may.
     lease: Option<Arc<Lease>>,
@@ -76,14 +84,34 @@ impl Locks {
 }
 
 impl Cluster {
-    pub(super) fn new(client: Client, settings: Settings, lease: Option<Arc<Lease>>) -> Arc<Self> {
-        let view = View::new(&client, &labels::members_of_cluster(&settings));
+    /// A cluster whose members are watched where the calls of `watched` lead.
+    pub(super) fn new(
+        client: Client,
+        watched: &Client,
+        settings: Settings,
+        lease: Option<Arc<Lease>>,
+    ) -> Arc<Self> {
+        let view = View::new(watched, &labels::members_of_cluster(&settings));
         Arc::new(Self {
             client,
             settings,
-            view,
-            lease,
-            locks: Mutex::default(),
+            all: Arc::new(Shared {
+                view,
+                lease,
+                locks: Mutex::default(),
+            }),
+        })
+    }
+
+    /// The same seen from another namespace.
+    pub(super) fn within(&self, namespace: &str) -> Arc<Self> {
+        Arc::new(Self {
+            client: self.client.within(namespace),
+            settings: Settings {
+                namespace: namespace.to_owned(),
+                ..self.settings.clone()
+            },
+            all: self.all.clone(),
         })
     }
 
@@ -93,7 +121,14 @@ impl Cluster {
     }
 
     fn held(&self) -> Held {
-        self.lease.as_ref().map_or(Held::Here, |lease| lease.held())
+        let lease = self.all.lease.as_ref();
+        lease.map_or(Held::Here, |lease| lease.held())
+    }
+
+    /// How often this broker has taken the cluster over: others may have changed it before each time.
+    pub(super) fn times_taken(&self) -> u64 {
+        let lease = self.all.lease.as_ref();
+        lease.map_or(0, |lease| lease.times_taken())
     }
 
     /// Fails while this broker does not look after the cluster, or does not know whether it does.
@@ -151,7 +186,11 @@ impl Cluster {
 
     fn locks(&self, deployment: &DeploymentId) -> Arc<Locks> {
         // Every change of the map is one call, so it is whole even after a panic.
-        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut locks = self
+            .all
+            .locks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         locks.retain(|_, lock| Arc::strong_count(lock) > 1);
         locks.entry(deployment.clone()).or_default().clone()
     }
@@ -177,10 +216,11 @@ impl Cluster {
 
     /// The sets, pods and services of a deployment's members.
     pub(super) async fn members(&self, deployment: &DeploymentId) -> Result<Members> {
-        if let Some(known) = self.view.members(deployment) {
+        let (view, namespace) = (&self.all.view, &self.settings.namespace);
+        if let Some(known) = view.members(namespace, deployment) {
             return Ok(known);
         }
-        let asked_after = self.view.changes_so_far();
+        let asked_after = view.changes_so_far();
         let of = Owned {
             deployment,
             member: None,
@@ -192,7 +232,7 @@ impl Cluster {
             pods: self.client.list(&of).await?,
             services: self.client.list(&of).await?,
         };
-        self.view.compare(deployment, asked_after, &members);
+        view.compare(namespace, deployment, asked_after, &members);
         Ok(members)
     }
 
@@ -222,7 +262,8 @@ impl Cluster {
         deployment: &DeploymentId,
         member: &str,
     ) -> Result<Option<Pod>> {
-        let Some(Members { pods, .. }) = self.view.members(deployment) else {
+        let known = self.all.view.members(&self.settings.namespace, deployment);
+        let Some(Members { pods, .. }) = known else {
             return self.pod(deployment, member).await;
         };
         let is_its = |pod: &Pod| labels::label(&pod.metadata, labels::MEMBER) == member;
@@ -376,14 +417,14 @@ struct Changes(Arc<Cluster>, DeploymentId);
 
 impl Changes {
     fn begin(cluster: &Arc<Cluster>, deployment: &DeploymentId) -> Self {
-        cluster.view.changes(deployment);
+        cluster.all.view.changes(deployment);
         Self(cluster.clone(), deployment.clone())
     }
 }
 
 impl Drop for Changes {
     fn drop(&mut self) {
-        self.0.view.changes(&self.1);
+        self.0.all.view.changes(&self.1);
     }
 }
 

@@ -14,6 +14,8 @@ const CLUSTER: &str = "compose-broker/cluster";
 pub(super) const DEPLOYMENT: &str = "compose-broker/deployment";
 /// The label with the name of a member.
 pub(super) const MEMBER: &str = "compose-broker/member";
+/// The label with the name of the namespace that a deployment is in.
+pub(super) const NAMESPACE: &str = "compose-broker/namespace";
 const BROKER: &str = "compose-broker";
 
 /// What an object is for.
@@ -29,6 +31,8 @@ pub(super) enum Part {
     Stage,
     /// It is the whole deployment's.
     Deployment,
+    /// It is a tenant's, whatever deployments are there.
+    Tenant,
 }
 
 impl Part {
@@ -39,6 +43,7 @@ impl Part {
             Self::Task => "task",
             Self::Stage => "stage",
             Self::Deployment => "deployment",
+            Self::Tenant => "tenant",
         }
     }
 }
@@ -85,6 +90,15 @@ impl<'a> Owned<'a> {
     }
 }
 
+/// The labels of an object that is a tenant's.
+pub(super) fn of_tenant(settings: &Settings) -> Value {
+    json!({
+        MANAGED_BY: BROKER,
+        COMPONENT: Part::Tenant.as_str(),
+        CLUSTER: settings.cluster,
+    })
+}
+
 /// Selects the objects of a cluster.
 pub(super) fn of_cluster(settings: &Settings) -> String {
     format!("{MANAGED_BY}={BROKER},{CLUSTER}={}", settings.cluster)
@@ -101,17 +115,19 @@ pub(super) fn of_deployment(settings: &Settings, deployment: &DeploymentId) -> S
     format!("{},{DEPLOYMENT}={deployment}", of_cluster(settings))
 }
 
+/// Selects what says that deployments are in a namespace.
+pub(super) fn in_namespace(settings: &Settings, namespace: &str) -> String {
+    format!("{},{NAMESPACE}={namespace}", of_cluster(settings))
+}
+
 /// Selects the objects of a member.
 pub(super) fn of_member(settings: &Settings, deployment: &DeploymentId, member: &str) -> String {
     format!("{},{MEMBER}={member}", of_deployment(settings, deployment))
 }
 
-/// Whether an object is one that the broker has made for this deployment of the cluster.
+/// Whether an object is one that the broker has made for this deployment of the cluster; without an id, for none.
 pub(super) fn are_ours(of: &ObjectMeta, settings: &Settings, deployment: &str) -> bool {
-    let is = |label: &str, value: &str| {
-        let labels = of.labels.as_ref();
-        labels.and_then(|all| all.get(label)).map(String::as_str) == Some(value)
-    };
+    let is = |name: &str, value: &str| label(of, name) == value;
     is(MANAGED_BY, BROKER) && is(CLUSTER, &settings.cluster) && is(DEPLOYMENT, deployment)
 }
 

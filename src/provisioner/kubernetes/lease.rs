@@ -58,6 +58,7 @@ impl Seen {
             }),
             seen: self.clone(),
             renewed: Mutex::new(None),
+            times_taken: AtomicU64::new(0),
         });
         let deadline = Instant::now() + CLUSTER_LEASE + CLUSTER_LEASE_RENEWAL;
         while !lease.renew().await? {
@@ -93,6 +94,8 @@ pub(super) struct Lease {
     seen: Seen,
     /// When the renewal was begun that came about last; none: another broker has the lease.
     renewed: Mutex<Option<Instant>>,
+    /// How often this broker took it that did not have it before.
+    times_taken: AtomicU64,
 }
 
 /// Who has a lease.
@@ -156,6 +159,11 @@ impl Lease {
         }
     }
 
+    /// How often this broker took it: whoever had it in between may have changed anything.
+    pub(super) fn times_taken(&self) -> u64 {
+        self.times_taken.load(Ordering::Relaxed)
+    }
+
     fn note(&self, renewed: Option<Instant>) {
         *self.renewed.lock().unwrap_or_else(PoisonError::into_inner) = renewed;
     }
@@ -164,17 +172,20 @@ impl Lease {
     async fn renew(&self) -> Result<bool> {
         let asked = Instant::now();
         let at = &self.at;
-        let has = match at.find().await? {
-            None => at.make().await?,
+        let (has, had) = match at.find().await? {
+            None => (at.make().await?, false),
             Some(found) => {
                 let holder = found.spec.unwrap_or_default().holder_identity;
                 let holder = holder.unwrap_or_default();
                 let version = found.metadata.resource_version.unwrap_or_default();
-                let is_free =
-                    holder.is_empty() || holder == at.holder || self.seen.is_over(&version, asked);
-                is_free && at.write(&at.holder, &version).await?
+                let had = holder == at.holder;
+                let is_free = holder.is_empty() || had || self.seen.is_over(&version, asked);
+                (is_free && at.write(&at.holder, &version).await?, had)
             }
         };
+        if has && !had {
+            self.times_taken.fetch_add(1, Ordering::Relaxed);
+        }
         self.note(has.then_some(asked));
         Ok(has)
     }

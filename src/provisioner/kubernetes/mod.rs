@@ -9,6 +9,8 @@
 //! there is none, in a pod that holds the volume (see `volume`), and tasks of engines each in one of its
 //! own (see `task`).
 //!
+//! All members are in one namespace, or those of each tenant in one of its own (see `residences`).
+//!
 //! Invariants:
 //! - What the broker has not made stays as it is: its objects carry its labels, and one of the same name
 //!   without them is refused.
@@ -36,17 +38,19 @@ mod pods;
 mod printed;
 mod quantity;
 mod remains;
+mod residences;
 mod scripts;
 mod seen;
 pub mod settings;
 mod stage;
 mod steady;
 mod task;
+mod tenants;
 mod view;
 mod volume;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
     time::Duration,
 };
@@ -58,7 +62,7 @@ use tokio::time::Instant;
 
 use self::{
     client::Client, cluster::Cluster, lease::Lease, looks::Looks, objects::SERVER,
-    settings::Settings, steady::Steady,
+    residences::Residences, settings::Settings, steady::Steady,
 };
 use super::{Duty, FileSeen, ProcessState, Provisioner, ProvisionerError, names};
 use crate::{
@@ -66,6 +70,7 @@ use crate::{
         self,
         address::Address,
         engine::Port,
+        failure::chain,
         ids::DeploymentId,
         logfile::{LogPart, Logfile},
         reach::{Reach, Whereabouts},
@@ -79,14 +84,18 @@ use crate::{
 
 pub use self::{
     backing::KIND,
-    checks::{RIGHTS, Right},
+    checks::{DATABASES_RIGHTS, RESIDENCES_RIGHTS, RIGHTS, Right, TENANTS_RIGHTS},
 };
 
 type Result<T> = std::result::Result<T, ProvisionerError>;
 
 /// Runs members as pods of a cluster.
 pub struct KubernetesProvisioner {
+    /// The cluster, seen from the broker's own namespace.
     cluster: Arc<Cluster>,
+    residences: Arc<Residences>,
+    /// Calls that lead to wherever members are.
+    watched: Client,
     steady: Steady,
     looks: Looks,
 }
@@ -100,22 +109,53 @@ impl KubernetesProvisioner {
         settings: Settings,
     ) -> std::result::Result<Arc<Self>, String> {
         let client = Client::open(kubeconfig, context, &settings.namespace).await?;
-        Ok(Self::over(client, settings, None))
+        let opened = Self::over(client, settings, None).await;
+        opened.map_err(|error| chain(&error))
     }
 
-    fn over(client: Client, settings: Settings, lease: Option<Arc<Lease>>) -> Arc<Self> {
-        Arc::new(Self {
-            cluster: Cluster::new(client, settings, lease),
+    async fn over(
+        client: Client,
+        settings: Settings,
+        lease: Option<Arc<Lease>>,
+    ) -> Result<Arc<Self>> {
+        let listed = residences::list(&client, &settings).await?;
+        // Those of tenants outlive what settings say of them.
+        let watched = match settings.tenants.is_none() && listed.is_empty() {
+            true => client.clone(),
+            false => client.within(""),
+        };
+        let cluster = Cluster::new(client, &watched, settings, lease);
+        let residences = Residences::new(cluster.clone(), listed);
+        tokio::spawn(residences.clone().see_to_all());
+        Ok(Arc::new(Self {
+            cluster,
+            residences,
+            watched,
             steady: Steady::default(),
             looks: Looks::default(),
-        })
+        }))
     }
 
     /// How many members run.
     async fn running(&self) -> Result<usize> {
         let of = labels::members_of_cluster(self.settings());
-        let pods: Vec<Pod> = self.cluster.client.list(&of).await?;
-        Ok(pods.iter().filter(|pod| seen::runs(pod, SERVER)).count())
+        let pods: Vec<Pod> = self.watched.list(&of).await?;
+        let is_member = |pod: &&Pod| {
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+            seen::runs(pod, SERVER) && self.residences.has(namespace)
+        };
+        Ok(pods.iter().filter(is_member).count())
+    }
+
+    /// Has a deployment be where it is, or is to be, and returns the cluster as seen from there.
+    async fn settled(&self, of: Resident<'_>) -> Result<Arc<Cluster>> {
+        if self.settings().tenants.is_none() {
+            return self.residences.of(of.deployment).await;
+        }
+        let (residences, deployment) = (self.residences.clone(), of.deployment.clone());
+        let tenant = of.tenant.clone();
+        let settle = |_| async move { residences.settle(tenant.owning(&deployment)).await };
+        self.cluster.change(of.deployment, None, settle).await
     }
 
     /// Changes a member, or the whole deployment, while nobody else does.
@@ -130,7 +170,8 @@ impl KubernetesProvisioner {
         F: Future<Output = Result<T>> + Send + 'static,
     {
         self.looks.forget(deployment);
-        let changed = self.cluster.change(deployment, member, change).await;
+        let there = self.residences.of(deployment).await?;
+        let changed = there.change(deployment, member, change).await;
         self.looks.forget(deployment);
         changed
     }
@@ -163,7 +204,8 @@ impl KubernetesProvisioner {
 impl Workbench for KubernetesProvisioner {
     async fn run(&self, deployment: &DeploymentId, member: &str, task: &Task) -> Result<String> {
         names::check_member_name(member)?;
-        let ended = task::run(&self.cluster, deployment, member, task).await;
+        let there = self.residences.of(deployment).await?;
+        let ended = task::run(&there, deployment, member, task).await;
         self.looks.forget(deployment);
         ended
     }
@@ -176,7 +218,8 @@ impl Workbench for KubernetesProvisioner {
         content: ByteStream,
     ) -> Result<()> {
         names::check_file_name(name)?;
-        stage::put(&self.cluster, deployment, name, bytes_expected, content).await
+        let there = self.residences.of(deployment).await?;
+        stage::put(&there, deployment, name, bytes_expected, content).await
     }
 
     async fn stage_file(
@@ -189,12 +232,14 @@ impl Workbench for KubernetesProvisioner {
         names::check_member_name(member)?;
         names::check_folder_name(path)?;
         names::check_file_name(name)?;
-        files::put_on_stage(&self.cluster, deployment, member, path, name).await
+        let there = self.residences.of(deployment).await?;
+        files::put_on_stage(&there, deployment, member, path, name).await
     }
 
     async fn unstage(&self, deployment: &DeploymentId, name: &str) -> Result<()> {
         names::check_file_name(name)?;
-        stage::remove(&self.cluster, deployment, name).await
+        let there = self.residences.of(deployment).await?;
+        stage::remove(&there, deployment, name).await
     }
 }
 
@@ -224,7 +269,11 @@ impl Provisioner for KubernetesProvisioner {
     }
 
     fn hosts(&self, of: Resident<'_>, members: &[String], reach: &Reach) -> Vec<String> {
-        place::hosts(self.settings(), of.deployment, members, reach)
+        let residences = self.residences.possible(of).into_iter();
+        let hosts =
+            residences.map(|there| place::hosts(&there.settings, of.deployment, members, reach));
+        let all: BTreeSet<String> = hosts.flatten().collect();
+        all.into_iter().collect()
     }
 
     async fn place(
@@ -235,12 +284,13 @@ impl Provisioner for KubernetesProvisioner {
         reach: &Reach,
         taken: &HashSet<Address>,
     ) -> Result<Vec<BTreeMap<String, Address>>> {
-        let deployment = of.deployment;
-        let placed = place::place(self.settings(), deployment, members, ports, reach, taken);
+        let (there, deployment) = (self.settled(of).await?, of.deployment);
+        let placed = place::place(&there.settings, deployment, members, ports, reach, taken);
         let placed = placed.ok_or(ProvisionerError::NoFreePort)?;
-        let hosted = members.iter().zip(placed).map(|(member, addresses)| {
-            balancer::with_host(&self.cluster, deployment, member, addresses)
-        });
+        let hosted = members
+            .iter()
+            .zip(placed)
+            .map(|(member, addresses)| balancer::with_host(&there, deployment, member, addresses));
         try_join_all(hosted).await
     }
 
@@ -251,9 +301,10 @@ impl Provisioner for KubernetesProvisioner {
         ports: &[Port],
         reach: &Reach,
     ) -> Result<Whereabouts> {
-        let balancer = balancer::host(&self.cluster, deployment, &member.name).await?;
+        let there = self.residences.of(deployment).await?;
+        let balancer = balancer::host(&there, deployment, &member.name).await?;
         Ok(place::whereabouts(
-            self.settings(),
+            &there.settings,
             deployment,
             member,
             ports,
@@ -262,8 +313,8 @@ impl Provisioner for KubernetesProvisioner {
         ))
     }
 
-    async fn room_for(&self, _: Resident<'_>, bytes: u64) -> Result<()> {
-        volume::check_room(&self.cluster, bytes).await
+    async fn room_for(&self, of: Resident<'_>, bytes: u64) -> Result<()> {
+        self.residences.check_room(of, bytes).await
     }
 
     async fn start(&self, server: &Server) -> Result<()> {
@@ -279,7 +330,8 @@ impl Provisioner for KubernetesProvisioner {
 
     async fn runs_as(&self, server: &Server) -> Result<bool> {
         names::check_member_name(&server.member)?;
-        member::is_run_as(&self.cluster, server).await
+        let there = self.residences.of(&server.deployment).await?;
+        member::is_run_as(&there, server).await
     }
 
     async fn restart(&self, deployment: &DeploymentId, member: &str) -> Result<()> {
@@ -311,7 +363,8 @@ impl Provisioner for KubernetesProvisioner {
     }
 
     async fn observe(&self, deployment: &DeploymentId) -> Result<Vec<ProcessState>> {
-        let seen = member::look(&self.cluster, deployment).await?;
+        let there = self.residences.of(deployment).await?;
+        let seen = member::look(&there, deployment).await?;
         let now = Instant::now();
         let state = |member: member::Look| {
             let pod = member.pod.as_ref();
@@ -335,7 +388,8 @@ impl Provisioner for KubernetesProvisioner {
     }
 
     async fn members(&self, deployment: &DeploymentId) -> Result<Vec<MemberSeen>> {
-        let seen = member::look(&self.cluster, deployment).await?;
+        let there = self.residences.of(deployment).await?;
+        let seen = member::look(&there, deployment).await?;
         let described = |member: member::Look| MemberSeen {
             name: member.name,
             version: member.described.version,
@@ -361,7 +415,8 @@ impl Provisioner for KubernetesProvisioner {
             Err(changes) => changes,
         };
         let folder = format!("/member/home/{folder}");
-        let found = files::list(&self.cluster, deployment, member, &folder).await?;
+        let there = self.residences.of(deployment).await?;
+        let found = files::list(&there, deployment, member, &folder).await?;
         self.looks.keep(place, at, changes, &found);
         Ok(found)
     }
@@ -382,13 +437,15 @@ impl Provisioner for KubernetesProvisioner {
     }
 
     async fn destroy(&self, deployment: &DeploymentId) -> Result<()> {
-        let id = deployment.clone();
-        let destroy = |cluster| remains::destroy(cluster, id);
-        self.change(deployment, None, destroy).await
+        let (residences, id) = (self.residences.clone(), deployment.clone());
+        // Where it is, is known for sure once nobody places it any more.
+        let leave = |_| async move { residences.leave(&id).await };
+        self.change(deployment, None, leave).await
     }
 
     async fn logs(&self, deployment: &DeploymentId) -> Result<Vec<Logfile>> {
-        printed::logs(&self.cluster, deployment).await
+        let there = self.residences.of(deployment).await?;
+        printed::logs(&there, deployment).await
     }
 
     async fn read_log(
@@ -399,15 +456,17 @@ impl Provisioner for KubernetesProvisioner {
         last: Option<u64>,
     ) -> Result<Option<TextStream>> {
         names::check_member_name(member)?;
-        printed::read(&self.cluster, deployment, member, part, last).await
+        let there = self.residences.of(deployment).await?;
+        printed::read(&there, deployment, member, part, last).await
     }
 
     async fn last_words(&self, deployment: &DeploymentId, member: &str) -> Result<Option<String>> {
         names::check_member_name(member)?;
-        printed::last_words(&self.cluster, deployment, member).await
+        let there = self.residences.of(deployment).await?;
+        printed::last_words(&there, deployment, member).await
     }
 
     async fn deployments(&self) -> Result<Vec<DeploymentId>> {
-        remains::deployments(&self.cluster).await
+        self.residences.deployments().await
     }
 }

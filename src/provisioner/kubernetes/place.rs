@@ -210,7 +210,7 @@ pub(super) fn whereabouts(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{
         model::deployment::Membership,
@@ -232,10 +232,16 @@ mod tests {
         },
     ];
 
-    fn settings(broker: BrokerPlace, exposure: Exposure) -> Settings {
+    /// Settings of a cluster that the broker is in.
+    pub(in super::super) fn settings() -> Settings {
+        settings_of(BrokerPlace::Inside, Exposure::Inside)
+    }
+
+    fn settings_of(broker: BrokerPlace, exposure: Exposure) -> Settings {
         Settings {
             cluster: "blue".to_owned(),
             namespace: "databases".to_owned(),
+            tenants: None,
             tools_image: "tools".to_owned(),
             images: BTreeMap::new(),
             withheld: Vec::new(),
@@ -284,7 +290,7 @@ mod tests {
     fn who_is_in_the_cluster_comes_by_a_service_and_who_is_not_by_a_node() {
         let own = "db-5ae85b45e5717f0001533192-m0.databases";
         let none = HashSet::new();
-        let inside = settings(BrokerPlace::Inside, Exposure::Inside);
+        let inside = settings_of(BrokerPlace::Inside, Exposure::Inside);
         assert_eq!(
             placed(&inside, &Reach::loopback(), &none),
             [
@@ -297,7 +303,7 @@ mod tests {
             placed(&inside, &zone("svc.cluster.local"), &none)[0],
             format!("{own}.svc.cluster.local:10000 open")
         );
-        let by_node = settings(outside(), Exposure::NodePort);
+        let by_node = settings_of(outside(), Exposure::NodePort);
         assert_eq!(
             placed(&by_node, &zone("db.example"), &none),
             [
@@ -314,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_port_of_the_nodes_is_one_by_whatever_name() {
-        let by_node = settings(outside(), Exposure::NodePort);
+        let by_node = settings_of(outside(), Exposure::NodePort);
         let reach = zone("db.example");
         let taken = HashSet::from([
             Address::at("node.example", 30_000),
@@ -338,7 +344,7 @@ mod tests {
     #[test]
     fn a_member_has_one_network_whatever_zone_its_service_is_called_in() {
         let own = "db-5ae85b45e5717f0001533192-m0.databases";
-        let inside = settings(BrokerPlace::Inside, Exposure::Inside);
+        let inside = settings_of(BrokerPlace::Inside, Exposure::Inside);
         let taken = HashSet::from([
             Address::at(&format!("{own}.svc"), 10_000),
             Address::at(&format!("{own}.svc.cluster.local"), 10_001),
@@ -350,7 +356,7 @@ mod tests {
 
     #[test]
     fn a_member_keeps_its_ports_but_for_those_that_become_ports_of_nodes() {
-        let by_node = settings(outside(), Exposure::NodePort);
+        let by_node = settings_of(outside(), Exposure::NodePort);
         let members = ["m0".to_owned()];
         let closed = Reach::loopback();
         let none = HashSet::new();
@@ -368,7 +374,7 @@ mod tests {
         assert_eq!(moves.lacking, [PORTS[0]]);
         assert!(!moves.addresses.contains_key("client"));
         assert_eq!(moves.addresses["own"], member.addresses["own"]);
-        let inside = settings(outside(), Exposure::Inside);
+        let inside = settings_of(outside(), Exposure::Inside);
         let zone = zone("svc.cluster.local");
         let moves = whereabouts(&inside, &id(), &member, &PORTS, &zone, None);
         assert_eq!(moves.lacking, []);
@@ -379,7 +385,7 @@ mod tests {
 
     #[test]
     fn a_load_balancer_s_port_is_chosen_before_its_host_is_known_and_stays() {
-        let balanced = settings(outside(), Exposure::LoadBalancer);
+        let balanced = settings_of(outside(), Exposure::LoadBalancer);
         let (members, reach, none) = (["m0".to_owned()], zone("any"), HashSet::new());
         assert_eq!(
             hosts(&balanced, &id(), &members, &reach),

@@ -12,8 +12,10 @@ use crate::model::{placement::PortRange, server::Program, version::Version};
 pub struct Settings {
     /// Its id: what the broker makes there carries it.
     pub cluster: String,
-    /// The namespace of all members.
+    /// The namespace of all members; with namespaces of tenants, the broker's own.
     pub namespace: String,
+    /// What is said of the namespace that each tenant has; none: no tenant has one.
+    pub tenants: Option<TenantNamespaces>,
     /// The image of containers beside members: it has a busybox that needs no libraries, `/bin/busybox`.
     pub tools_image: String,
     /// The images of each engine, by version.
@@ -38,6 +40,15 @@ pub struct Settings {
     pub tolerations: Vec<Value>,
     /// The class of their priority.
     pub priority_class: Option<String>,
+}
+
+/// What the namespaces of tenants are to be like.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TenantNamespaces {
+    /// What each may have at most, by the names that the API server has for it; empty: whatever it takes.
+    #[serde(default)]
+    pub quota: BTreeMap<String, String>,
 }
 
 /// Where the broker is, seen from the cluster.

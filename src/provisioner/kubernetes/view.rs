@@ -1,5 +1,6 @@
 //! What is known of members' sets, pods and services without asking: the API server tells of each change as it
-//! comes, over one connection for each of the three kinds, however many members there are.
+//! comes, over one connection for each of the three kinds, however many members there are, in one namespace or in
+//! all of them. Labels are anybody's to give: an object counts in the namespace alone that it lies in.
 //!
 //! Invariants:
 //! - Nobody sees less than the broker has done: a deployment that it has changed is asked about until what is
@@ -109,6 +110,8 @@ struct Changed {
 
 /// What is known of the members of a cluster. Nothing is watched any more once this is dropped.
 pub(super) struct View {
+    /// The namespace that is watched; empty: all are.
+    within: String,
     sets: Known<StatefulSet>,
     pods: Known<Pod>,
     services: Known<Service>,
@@ -123,7 +126,7 @@ impl Drop for View {
 }
 
 impl View {
-    /// Watches the objects that have these labels from now on.
+    /// Watches the objects that have these labels from now on, where the client's calls lead.
     pub(super) fn new(client: &Client, selector: &str) -> Self {
         let (sets, pods, services) = (Known::default(), Known::default(), Known::default());
         let watching = [
@@ -132,6 +135,7 @@ impl View {
             services.watch(client, selector),
         ];
         Self {
+            within: client.namespace().to_owned(),
             sets,
             pods,
             services,
@@ -152,21 +156,25 @@ impl View {
         changed.last.retain(|_, (_, at)| recent(*at));
     }
 
-    /// What is known of a deployment's members; none where the API server has to be asked.
-    pub(super) fn members(&self, deployment: &DeploymentId) -> Option<Members> {
+    /// What is known of the members of a deployment that is in this namespace; none where the API server has to be
+    /// asked.
+    pub(super) fn members(&self, namespace: &str, deployment: &DeploymentId) -> Option<Members> {
         let is_changed = locked(&self.changed).last.contains_key(deployment);
         if is_changed {
             None
         } else {
-            self.known(deployment)
+            self.known(namespace, deployment)
         }
     }
 
-    fn known(&self, deployment: &DeploymentId) -> Option<Members> {
+    fn known(&self, namespace: &str, deployment: &DeploymentId) -> Option<Members> {
+        if !self.within.is_empty() && self.within != namespace {
+            return None;
+        }
         Some(Members {
-            sets: self.sets.of(deployment)?,
-            pods: self.pods.of(deployment)?,
-            services: self.services.of(deployment)?,
+            sets: self.sets.of(namespace, deployment)?,
+            pods: self.pods.of(namespace, deployment)?,
+            services: self.services.of(namespace, deployment)?,
         })
     }
 
@@ -176,8 +184,14 @@ impl View {
     }
 
     /// The API server has answered, asked after so many changes: where the same is known, it is not asked again.
-    pub(super) fn compare(&self, deployment: &DeploymentId, asked_after: u64, answer: &Members) {
-        let known = self.known(deployment);
+    pub(super) fn compare(
+        &self,
+        namespace: &str,
+        deployment: &DeploymentId,
+        asked_after: u64,
+        answer: &Members,
+    ) {
+        let known = self.known(namespace, deployment);
         let is_same = known.is_some_and(|known| known.marks() == answer.marks());
         let mut changed = locked(&self.changed);
         let last = changed.last.get(deployment);
@@ -208,8 +222,8 @@ impl<K> Default for Known<K> {
 struct Objects<K> {
     /// Whether the API server is heard of.
     counts: bool,
-    /// By deployment and name.
-    all: BTreeMap<(String, String), K>,
+    /// By namespace, deployment and name.
+    all: BTreeMap<[String; 3], K>,
 }
 
 impl<K: Watched> Known<K> {
@@ -219,11 +233,12 @@ impl<K: Watched> Known<K> {
         tokio::spawn(keeping).abort_handle()
     }
 
-    fn of(&self, deployment: &DeploymentId) -> Option<Vec<K>> {
+    fn of(&self, namespace: &str, deployment: &DeploymentId) -> Option<Vec<K>> {
         let objects = locked(&self.0);
-        let first = (deployment.as_str().to_owned(), String::new());
+        let first = [namespace, deployment.as_str(), ""].map(str::to_owned);
         let its = objects.all.range(first..);
-        let its = its.take_while(|((of, _), _)| of == deployment.as_str());
+        let its =
+            its.take_while(|([within, of, _], _)| within == namespace && of == deployment.as_str());
         objects
             .counts
             .then(|| its.map(|(_, object)| object.clone()).collect())
@@ -261,10 +276,11 @@ impl<K: Watched> Known<K> {
     }
 }
 
-fn place<K: Watched>(object: &K) -> (String, String) {
+fn place<K: Watched>(object: &K) -> [String; 3] {
     let meta = object.meta();
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let deployment = labels::label(meta, labels::DEPLOYMENT).to_owned();
-    (deployment, meta.name.clone().unwrap_or_default())
+    [text(&meta.namespace), deployment, text(&meta.name)]
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

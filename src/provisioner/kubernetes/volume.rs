@@ -3,7 +3,7 @@
 //! While the member's pod is there, commands run in the container beside its server. Else a pod is made for
 //! them, which stays for a while: one command seldom comes alone.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, ResourceQuota};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -28,6 +28,8 @@ use crate::{
     provisioner::ProvisionerError,
 };
 
+/// What quotas call the sizes of volumes.
+const STORAGE: &str = "requests.storage";
 /// What one command may print, in bytes: as much as a member's last words.
 const OUTPUT_BYTES_MAX: usize = 1024 * 1024;
 
@@ -80,29 +82,37 @@ fn requested(claim: &PersistentVolumeClaim) -> u64 {
 
 /// Fails when `bytes` more would not fit into the largest volume, or into what the namespace may have.
 pub(super) async fn check_room(cluster: &Cluster, bytes: u64) -> Result<()> {
-    let full = |free| ProvisionerError::DiskFull {
-        needed: bytes,
-        free,
-    };
-    if bytes > POD_VOLUME_BYTES_MAX {
-        return Err(full(POD_VOLUME_BYTES_MAX));
-    }
+    fits(bytes, POD_VOLUME_BYTES_MAX)?;
     let quotas: Vec<ResourceQuota> = cluster.client.list("").await?;
     for quota in quotas {
         let Some(status) = quota.status else {
             continue;
         };
-        let of = |all: Option<&std::collections::BTreeMap<String, Quantity>>| {
-            let storage = all.and_then(|all| all.get("requests.storage"));
+        let of = |all: Option<&BTreeMap<String, Quantity>>| {
+            let storage = all.and_then(|all| all.get(STORAGE));
             storage.map(|Quantity(text)| quantity::bytes(text))
         };
-        if let (Some(hard), Some(used)) = (of(status.hard.as_ref()), of(status.used.as_ref()))
-            && bytes > hard.saturating_sub(used)
-        {
-            return Err(full(hard.saturating_sub(used)));
+        if let (Some(hard), Some(used)) = (of(status.hard.as_ref()), of(status.used.as_ref())) {
+            fits(bytes, hard.saturating_sub(used))?;
         }
     }
     Ok(())
+}
+
+/// Fails when `bytes` would not fit into the largest volume, or into a namespace that is made with this quota.
+pub(super) fn check_quota(hard: &BTreeMap<String, String>, bytes: u64) -> Result<()> {
+    let hard = hard.get(STORAGE).map(|text| quantity::bytes(text));
+    fits(bytes, hard.unwrap_or(u64::MAX).min(POD_VOLUME_BYTES_MAX))
+}
+
+fn fits(bytes: u64, free: u64) -> Result<()> {
+    match bytes > free {
+        true => Err(ProvisionerError::DiskFull {
+            needed: bytes,
+            free,
+        }),
+        false => Ok(()),
+    }
 }
 
 /// Where commands can work on a member's volume; none where it has none. A member that is to run and whose

@@ -152,6 +152,7 @@ pub fn settings(cluster: &str, namespace: &str, images: &[(&str, &str, &str)]) -
     Settings {
         cluster: cluster.to_owned(),
         namespace: namespace.to_owned(),
+        tenants: None,
         tools_image: "bed.local/busybox:1".to_owned(),
         images: all,
         withheld: Vec::new(),

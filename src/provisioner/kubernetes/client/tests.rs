@@ -26,7 +26,7 @@ enum Answer {
 }
 
 /// A refusal, as the API server writes them.
-fn refusal(code: u16, reason: &str, message: &str) -> String {
+pub(in super::super) fn refusal(code: u16, reason: &str, message: &str) -> String {
     json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
         "message": message, "reason": reason, "code": code,
@@ -81,6 +81,13 @@ async fn serve(mut connection: TcpStream, answer: Answer, seen: Arc<Mutex<Vec<St
 
 /// The head of the next request, whose body is read too.
 pub(in super::super) async fn request(connection: &mut TcpStream) -> Option<String> {
+    Some(whole_request(connection).await?.0)
+}
+
+/// The next request, as its head and its body.
+pub(in super::super) async fn whole_request(
+    connection: &mut TcpStream,
+) -> Option<(String, Vec<u8>)> {
     let mut bytes = Vec::new();
     loop {
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
@@ -91,7 +98,7 @@ pub(in super::super) async fn request(connection: &mut TcpStream) -> Option<Stri
                 length.trim().parse::<usize>().ok()
             });
             if bytes.len() >= end + 4 + length.unwrap_or_default() {
-                return Some(head);
+                return Some((head, bytes.split_off(end + 4)));
             }
         }
         let mut chunk = [0; 4096];

@@ -15,6 +15,7 @@ fn settings() -> Settings {
     Settings {
         cluster: "blue".to_owned(),
         namespace: "databases".to_owned(),
+        tenants: None,
         tools_image: "registry.example/tools:1".to_owned(),
         images: BTreeMap::new(),
         withheld: Vec::new(),

@@ -106,7 +106,7 @@ impl ApiServer {
         let object = json!({
             "apiVersion": version, "kind": kind,
             "metadata": {
-                "name": name, "uid": format!("uid of {name}"),
+                "name": name, "namespace": "here", "uid": format!("uid of {name}"),
                 "resourceVersion": there.version.to_string(),
                 "labels": { labels::DEPLOYMENT: ID },
             },
@@ -174,7 +174,7 @@ async fn until(is_so: impl Fn() -> bool) {
 
 /// The names of the pods that are known.
 fn pods(view: &View) -> Option<Vec<String>> {
-    let members = view.members(&id())?;
+    let members = view.members("here", &id())?;
     let names = members.pods.into_iter().map(|pod| pod.metadata.name);
     Some(names.map(|name| name.expect("a name")).collect())
 }
@@ -196,9 +196,18 @@ async fn what_is_known_follows_what_is_there_and_nobody_asks() {
     server.put("StatefulSet", "s");
     server.remove("Pod", "b");
     knows(&view, &["a"]).await;
-    until(|| view.members(&id()).is_some_and(|of| of.sets.len() == 1)).await;
+    until(|| {
+        view.members("here", &id())
+            .is_some_and(|of| of.sets.len() == 1)
+    })
+    .await;
     let other = "5ae85b45e5717f0001533193".parse().expect("an id");
-    assert!(view.members(&other).expect("it is known").pods.is_empty());
+    assert!(
+        view.members("here", &other)
+            .expect("it is known")
+            .pods
+            .is_empty()
+    );
     assert_eq!(server.lists(), 3);
 }
 
@@ -210,11 +219,15 @@ async fn one_that_the_broker_has_changed_is_asked_about_until_the_same_is_known(
     view.changes(&id());
     let unheard = server.put_unheard("Pod", "a");
     assert_eq!(pods(&view), None);
-    let compare = |asked_after| view.compare(&id(), asked_after, &server.members());
+    let compare = |asked_after| view.compare("here", &id(), asked_after, &server.members());
     compare(view.changes_so_far());
     assert_eq!(pods(&view), None, "it was not heard of yet");
     server.tell("Pod", "ADDED", &unheard);
-    until(|| view.known(&id()).is_some_and(|of| of.pods.len() == 1)).await;
+    until(|| {
+        view.known("here", &id())
+            .is_some_and(|of| of.pods.len() == 1)
+    })
+    .await;
     // Who asked before the last change knows nothing of that one.
     let before = view.changes_so_far();
     view.changes(&id());
