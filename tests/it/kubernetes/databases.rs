@@ -24,6 +24,8 @@ pub struct Databases {
     id: String,
     /// The namespace of its databases.
     namespace: &'static str,
+    /// Whether tenants have namespaces of their own.
+    has_tenants: bool,
     entry: Value,
 }
 
@@ -47,6 +49,7 @@ impl Databases {
         Self {
             id,
             namespace: NAMESPACE,
+            has_tenants: false,
             entry,
         }
     }
@@ -57,6 +60,18 @@ impl Databases {
         self.entry["namespace"] = json!(namespace);
         self.entry["kubeconfig"] = json!(kubeconfig);
         self
+    }
+
+    /// The same with a namespace of each tenant, that has this quota.
+    pub fn for_tenants(mut self, quota: &Value) -> Self {
+        self.has_tenants = true;
+        self.set_quota(quota);
+        self
+    }
+
+    /// Has namespaces of tenants have another quota from the next file on.
+    pub fn set_quota(&mut self, quota: &Value) {
+        self.entry["tenant_namespaces"] = json!({ "quota": quota });
     }
 
     /// The same with another image for a version.
@@ -90,28 +105,35 @@ impl Databases {
 
     /// All that the broker has made there, but for its lease.
     pub fn left(&self) -> String {
-        self.asked(&["get", KINDS, "-o", "name"])
+        self.asked(&["get", &self.kinds(), "-o", "name"])
+    }
+
+    fn kinds(&self) -> String {
+        match self.has_tenants {
+            true => format!("{KINDS},configmap,resourcequota,rolebinding,namespace"),
+            false => KINDS.to_owned(),
+        }
     }
 
     /// How kubectl is told of the broker's objects there.
-    pub fn chosen(&self) -> [String; 4] {
+    pub fn chosen(&self) -> Vec<String> {
         let of_it = format!("compose-broker/cluster={}", self.id);
-        [
-            "-n".to_owned(),
-            self.namespace.to_owned(),
-            "-l".to_owned(),
-            of_it,
-        ]
+        let within = match self.has_tenants {
+            true => vec!["--all-namespaces".to_owned()],
+            false => vec!["-n".to_owned(), self.namespace.to_owned()],
+        };
+        [within, vec!["-l".to_owned(), of_it]].concat()
     }
 
     fn asked(&self, args: &[&str]) -> String {
         let chosen = self.chosen();
-        kubectl(&[args, &chosen.each_ref().map(String::as_str)].concat())
+        let chosen: Vec<&str> = chosen.iter().map(String::as_str).collect();
+        kubectl(&[args, &chosen].concat())
     }
 
     /// Tells all that the broker has made there to go.
     pub fn remove(&self) {
-        self.asked(&["delete", KINDS, "--wait=false"]);
+        self.asked(&["delete", &self.kinds(), "--wait=false"]);
     }
 
     /// The pods of members, as the API server has them, sorted by name.

@@ -10,6 +10,7 @@ mod outages;
 mod requests;
 mod role;
 mod story;
+mod tenants;
 
 use std::{
     collections::BTreeMap,

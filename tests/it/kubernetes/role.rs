@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use compose_broker::provisioner::kubernetes::RIGHTS;
+use compose_broker::provisioner::kubernetes::{RIGHTS, Right};
 use serde_json::Value;
 
 use super::{
@@ -41,12 +41,49 @@ pub struct Request {
     pub verb: String,
     /// A part of a resource stands behind a slash.
     pub resource: String,
+    /// Empty where it is asked for in all of them, or is in none.
+    pub namespace: String,
     /// Whether it has made an object.
     made: bool,
 }
 
 /// What an account of the namespace has asked for there. What goes on is not among it, such as a watch.
 pub fn requests(account: &str) -> Vec<Request> {
+    let mut all = requests_anywhere(account);
+    all.retain(|request| request.namespace == NAMESPACE);
+    all
+}
+
+/// The verbs and resources of requests. What was applied and was not there was made.
+pub fn done(requests: impl Iterator<Item = Request>) -> BTreeSet<(String, String)> {
+    let mut done = BTreeSet::new();
+    for request in requests {
+        if request.made {
+            done.insert(("create".to_owned(), request.resource.clone()));
+        }
+        done.insert((request.verb, request.resource));
+    }
+    done
+}
+
+/// Whether the end of all that was watched is written down among what was done.
+pub fn is_whole(done: &BTreeSet<(String, String)>) -> bool {
+    done.iter().filter(|(verb, _)| verb == "watch").count() == 3
+}
+
+/// Fails where a right is not used.
+pub fn each_is_used(rights: &[Right], done: &BTreeSet<(String, String)>) {
+    for (_, resource, verbs) in rights {
+        for verb in *verbs {
+            let right = (*verb, *resource);
+            let is_used = done.contains(&(right.0.to_owned(), right.1.to_owned()));
+            assert!(is_used || UNSEEN.contains(&right), "{right:?}: {done:?}");
+        }
+    }
+}
+
+/// What an account of the namespace has asked for wherever.
+pub fn requests_anywhere(account: &str) -> Vec<Request> {
     let log = kubeconfig().with_file_name("control/log/audit.log");
     let log = fs::read_to_string(log).expect("what was written down");
     let user = format!("system:serviceaccount:{NAMESPACE}:{account}");
@@ -58,7 +95,7 @@ pub fn requests(account: &str) -> Vec<Request> {
     {
         let event: Value = serde_json::from_str(line).expect("JSON");
         let what = &event["objectRef"];
-        if what["namespace"] != NAMESPACE || event["user"]["username"] != user {
+        if event["user"]["username"] != user || what.is_null() {
             continue;
         }
         let resource = match what["subresource"].as_str() {
@@ -68,6 +105,7 @@ pub fn requests(account: &str) -> Vec<Request> {
         all.push(Request {
             verb: text(&event["verb"]).to_owned(),
             resource,
+            namespace: what["namespace"].as_str().unwrap_or_default().to_owned(),
             made: event["responseStatus"]["code"] == 201,
         });
     }
@@ -86,23 +124,9 @@ async fn the_shipped_role_is_enough_and_each_of_its_rights_is_used() {
     // What it has watched is written down when it watches no more.
     broker.stop().await;
     let done = waited("the end of what was watched", || async {
-        let mut done = BTreeSet::new();
-        for request in requests("outside") {
-            // What is applied and was not there is made.
-            if request.made {
-                done.insert(("create".to_owned(), request.resource.clone()));
-            }
-            done.insert((request.verb, request.resource));
-        }
-        let watched = done.iter().filter(|(verb, _)| verb == "watch");
-        (watched.count() == 3).then_some(done)
+        let done = done(requests("outside").into_iter());
+        is_whole(&done).then_some(done)
     })
     .await;
-    for (_, resource, verbs) in RIGHTS {
-        for verb in verbs {
-            let right = (*verb, resource);
-            let is_used = done.contains(&(right.0.to_owned(), right.1.to_owned()));
-            assert!(is_used || UNSEEN.contains(&right), "{right:?}: {done:?}");
-        }
-    }
+    each_is_used(&RIGHTS, &done);
 }
