@@ -354,6 +354,22 @@ async fn a_deployment_stays_where_it_is_whatever_settings_say_later() {
 }
 
 #[tokio::test]
+async fn what_another_broker_has_written_down_is_read_once_the_cluster_is_taken_over_again() {
+    let (server, cluster) = ApiServer::begin(&settings(Some(&[]))).await;
+    let (first, second) = (residences(&cluster).await, residences(&cluster).await);
+    let of_blue = settled(&second, &tenant("blue"), ONE).await;
+    assert_eq!(found(&first, ONE).await, "here");
+    first.known().times_taken += 1;
+    server.asked();
+    assert_eq!(found(&first, ONE).await, of_blue);
+    assert_eq!(found(&first, OTHER).await, "here");
+    assert_eq!(server.asked(), [format!("GET {OWN}/configmaps")]);
+    // What it began before it lost the cluster comes to the same.
+    assert_eq!(settled(&second, &tenant("blue"), OTHER).await, of_blue);
+    assert_eq!(settled(&first, &tenant("blue"), OTHER).await, of_blue);
+}
+
+#[tokio::test]
 async fn one_that_has_begun_to_go_is_waited_for_and_made_anew() {
     let (server, cluster) = ApiServer::begin(&settings(Some(&[]))).await;
     let (residences, blue) = (residences(&cluster).await, tenant("blue"));

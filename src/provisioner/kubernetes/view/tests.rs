@@ -260,3 +260,23 @@ async fn a_watch_that_ends_goes_on_and_one_that_breaks_begins_anew() {
     knows(&view, &["a", "b", "c"]).await;
     assert_eq!(server.lists(), 4);
 }
+
+#[tokio::test]
+async fn an_object_of_another_namespace_is_none_of_a_member_s_whatever_its_labels() {
+    let (server, view) = ApiServer::begin().await;
+    server.is_watched().await;
+    server.put("Pod", "a");
+    knows(&view, &["a"]).await;
+    let mut theirs = server.put_unheard("Pod", "b");
+    theirs["metadata"]["namespace"] = json!("elsewhere");
+    theirs["metadata"]["name"] = json!("a");
+    for change in ["ADDED", "DELETED"] {
+        server.tell("Pod", change, &theirs);
+    }
+    server.put("Pod", "c");
+    knows(&view, &["a", "c"]).await;
+    assert!(
+        view.members("elsewhere", &id()).is_none(),
+        "it is not watched"
+    );
+}
