@@ -240,6 +240,8 @@ async fn a_broker_that_is_killed_in_each_step_is_made_up_for() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut broker = BrokerProcess::stopped_with(|settings| {
         settings.insert("CLUSTERS", cluster.file(folder.path()));
+        // It is asked again and again, so that no step is missed, and a cluster takes its time.
+        settings.insert("REQUESTS_PER_SECOND", "0".to_owned());
     });
     broker.start_again().await;
     let work = crash::provision(&broker, "i", json!({ "db_version": "3.5.35" })).await;
