@@ -45,9 +45,11 @@ found=$(cargo test --locked --quiet --test it -- --ignored --list "${filters[@]}
 # What measures runs when it is asked for.
 if (($# == 0)); then found=$(grep -v kubernetes::figures:: <<<"$found"); fi
 [[ -n $found ]] || die "no test that needs a cluster has ${filters[*]} in its name"
-# Those that end nodes or have the API server away run alone, on the cluster that the scripts know.
-mapfile -t outages < <(grep kubernetes::outages:: <<<"$found")
-mapfile -t others < <(grep -v kubernetes::outages:: <<<"$found")
+# Those that end nodes or have the API server away, and those that measure, run alone, on the cluster that the scripts
+# know.
+alone='kubernetes::(outages|figures)::'
+mapfile -t outages < <(grep -E "$alone" <<<"$found")
+mapfile -t others < <(grep -Ev "$alone" <<<"$found")
 stage image "$here/broker-image.sh" "$built" test "${ETCD[@]}"
 if [[ -z ${COMPOSE_BROKER_TEST_KUBECONFIG:-} ]]; then
     ours=yes

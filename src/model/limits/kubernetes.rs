@@ -16,6 +16,8 @@ pub const CLUSTER_LEASE_RENEWAL: Duration = Duration::from_secs(3);
 pub const CLUSTER_FILES_AGE_MAX: Duration = Duration::from_secs(4);
 /// And for so long where they were as large at several looks.
 pub const CLUSTER_FILES_IDLE_AGE_MAX: Duration = Duration::from_secs(16);
+/// Objects that an API server is asked for at once, where there may be many of them.
+pub const OBJECTS_LISTED_AT_ONCE: u32 = 100;
 /// An API server tells of changes over one connection for so long; then it is asked anew.
 pub const WATCH_LIFE: Duration = Duration::from_secs(280);
 /// One that was told to tell of changes says something once a minute. After so long it is not heard of.

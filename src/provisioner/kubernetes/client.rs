@@ -25,6 +25,7 @@ use kube::{
         PropagationPolicy, WatchEvent, WatchParams,
     },
     config::{Config, KubeConfigOptions, Kubeconfig},
+    core::PartialObjectMeta,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -32,7 +33,8 @@ use tokio::time::timeout;
 
 use crate::{
     model::limits::kubernetes::{
-        API_CALL_TIMEOUT, API_CONNECT_TIMEOUT, WATCH_LIFE, WATCH_SILENCE_MAX,
+        API_CALL_TIMEOUT, API_CONNECT_TIMEOUT, OBJECTS_LISTED_AT_ONCE, WATCH_LIFE,
+        WATCH_SILENCE_MAX,
     },
     provisioner::ProvisionerError,
 };
@@ -350,17 +352,32 @@ impl Client {
 
     /// The objects that have these labels.
     pub(super) async fn list<K: Kept>(&self, labels: &str) -> Result<Vec<K>> {
-        Ok(self.list_from(labels).await?.0)
+        let mut all = Vec::new();
+        self.list_some_at_a_time(labels, |some| all.extend(some))
+            .await?;
+        Ok(all)
     }
 
-    /// The objects that have these labels, and the version from which on their changes are told.
-    pub(super) async fn list_from<K: Kept>(&self, labels: &str) -> Result<(Vec<K>, String)> {
+    /// Hands over the objects that have these labels, some at a time: all that the server says of a thousand databases
+    /// takes a thousand MiB. Returns the version from which on their changes are told.
+    pub(super) async fn list_some_at_a_time<K: Kept>(
+        &self,
+        labels: &str,
+        mut take: impl FnMut(Vec<K>),
+    ) -> Result<String> {
         let doing = format!("listing each {}", kind::<K>());
-        let wanted = ListParams::default().labels(labels);
+        let mut wanted = ListParams::default()
+            .labels(labels)
+            .limit(OBJECTS_LISTED_AT_ONCE);
         let objects = self.objects::<K>();
-        let listed = self.call(&doing, objects.list(&wanted)).await?;
-        let version = listed.metadata.resource_version.unwrap_or_default();
-        Ok((listed.items, version))
+        loop {
+            let listed = self.call(&doing, objects.list(&wanted)).await?;
+            take(listed.items);
+            match listed.metadata.continue_.filter(|rest| !rest.is_empty()) {
+                Some(rest) => wanted = wanted.continue_token(&rest),
+                None => return Ok(listed.metadata.resource_version.unwrap_or_default()),
+            }
+        }
     }
 
     /// The changes of objects that have these labels, from a version on, as they come. It ends after a while;
@@ -399,7 +416,11 @@ impl Client {
         let wanted = ListParams::default().labels(labels);
         let objects = self.objects::<K>();
         let listed = self.call(&doing, objects.list_metadata(&wanted)).await?;
-        Ok(listed.items.into_iter().map(|of| of.metadata).collect())
+        let without_managers = |of: PartialObjectMeta<K>| ObjectMeta {
+            managed_fields: None,
+            ..of.metadata
+        };
+        Ok(listed.items.into_iter().map(without_managers).collect())
     }
 
     /// Makes an object that is not there.

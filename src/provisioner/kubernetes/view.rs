@@ -219,11 +219,13 @@ impl<K> Default for Known<K> {
     }
 }
 
+/// An object's namespace, deployment and name.
+type Place = [String; 3];
+
 struct Objects<K> {
     /// Whether the API server is heard of.
     counts: bool,
-    /// By namespace, deployment and name.
-    all: BTreeMap<[String; 3], K>,
+    all: BTreeMap<Place, K>,
 }
 
 impl<K: Watched> Known<K> {
@@ -245,20 +247,15 @@ impl<K: Watched> Known<K> {
     }
 
     /// These are all that there are.
-    fn begin(&self, all: Vec<K>) {
-        let all = all.into_iter().map(|mut object| {
-            object.lighten();
-            (place(&object), object)
-        });
-        let all = all.collect();
+    fn begin(&self, all: BTreeMap<Place, K>) {
         *locked(&self.0) = Objects { counts: true, all };
     }
 
     /// It is so from now on; the version that it has.
-    fn put(&self, mut object: K) -> String {
-        object.lighten();
+    fn put(&self, object: K) -> String {
         let version = version_of(&object);
-        locked(&self.0).all.insert(place(&object), object);
+        let (place, object) = placed(object);
+        locked(&self.0).all.insert(place, object);
         version
     }
 
@@ -276,7 +273,13 @@ impl<K: Watched> Known<K> {
     }
 }
 
-fn place<K: Watched>(object: &K) -> [String; 3] {
+/// What is kept of an object, and where.
+fn placed<K: Watched>(mut object: K) -> (Place, K) {
+    object.lighten();
+    (place(&object), object)
+}
+
+fn place<K: Watched>(object: &K) -> Place {
     let meta = object.meta();
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let deployment = labels::label(meta, labels::DEPLOYMENT).to_owned();
@@ -306,7 +309,9 @@ async fn follow<K: Watched>(
     selector: &str,
     known: &Known<K>,
 ) -> Result<(), CallError> {
-    let (all, mut version) = client.list_from::<K>(selector).await?;
+    let mut all = BTreeMap::new();
+    let begin = |some: Vec<K>| all.extend(some.into_iter().map(placed));
+    let mut version = client.list_some_at_a_time(selector, begin).await?;
     known.begin(all);
     let anew = Instant::now() + WATCH_RESYNC;
     while Instant::now() < anew {

@@ -2,8 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    io::Read as _,
-    process::{Child, Command, Stdio},
+    fs::File,
+    io::{Read as _, Seek as _},
+    path::Path,
+    process::{Child, Command},
     time::Duration,
 };
 
@@ -29,6 +31,7 @@ const KINDS: [&str; 6] = [
 ];
 /// Members of a database.
 const MEMBERS: usize = 3;
+const READY_WITHIN: Duration = Duration::from_secs(120);
 /// Databases of the crowd, and where it is.
 const CROWD: usize = 1000;
 const CROWDED: &str = "compose-broker-crowd";
@@ -37,8 +40,8 @@ const AT_ONCE: usize = 50;
 /// The broker has heard of all when its memory has grown by less than a MiB for so long.
 const SETTLED: Duration = Duration::from_secs(15);
 
-/// Programs of kubectl that print each object of a kind when it comes and whenever it changes.
-struct Watches(Vec<Child>);
+/// Programs of kubectl that print each object of a kind when it comes and whenever it changes, each into a file.
+struct Watches(Vec<(Child, File)>);
 
 impl Watches {
     fn begin(cluster: &Databases) -> Self {
@@ -46,8 +49,10 @@ impl Watches {
             let mut command = Command::new("kubectl");
             command.arg("--kubeconfig").arg(kubeconfig());
             command.args(["get", kind, "--watch", "-o", "json"]);
-            command.args(cluster.chosen()).stdout(Stdio::piped());
-            command.spawn().expect("kubectl")
+            let file = tempfile::tempfile().expect("a file");
+            let output = file.try_clone().expect("the same file");
+            command.args(cluster.chosen()).stdout(output);
+            (command.spawn().expect("kubectl"), file)
         };
         Self(KINDS.map(watch).into())
     }
@@ -55,12 +60,12 @@ impl Watches {
     /// Each object as it was first, those of a kind after another.
     fn first(self) -> Vec<Value> {
         let mut all = Vec::new();
-        for mut watch in self.0 {
+        for (mut watch, mut file) in self.0 {
             watch.kill().expect("it runs");
-            let mut told = String::new();
-            let mut output = watch.stdout.take().expect("its output");
-            output.read_to_string(&mut told).expect("UTF-8");
             watch.wait().expect("an end");
+            file.rewind().expect("a file");
+            let mut told = String::new();
+            file.read_to_string(&mut told).expect("UTF-8");
             let mut first = BTreeMap::new();
             // The last one may be half an object.
             let objects = serde_json::Deserializer::from_str(&told).into_iter::<Value>();
@@ -101,7 +106,9 @@ fn bare(mut object: Value) -> Value {
 
 /// Until so many pods of the cluster are ready.
 async fn all_ready(cluster: &Databases, count: usize) {
+    let deadline = Instant::now() + READY_WITHIN;
     while cluster.pods().iter().filter(|pod| is_ready(pod)).count() < count {
+        assert!(Instant::now() < deadline, "not ready: {:?}", cluster.pods());
         sleep(Duration::from_millis(200)).await;
     }
 }
@@ -163,8 +170,10 @@ fn in_crowd(object: &Value, number: usize) -> Value {
             for port in ports {
                 port.as_object_mut().expect("fields").remove("nodePort");
             }
+            // Nor does the cluster have addresses for all.
             if spec["type"] == "NodePort" {
                 spec["type"] = "ClusterIP".into();
+                spec["clusterIP"] = "None".into();
                 spec.as_object_mut()
                     .expect("fields")
                     .remove("externalTrafficPolicy");
@@ -218,7 +227,7 @@ async fn what_is_known_of_a_thousand_databases_takes_little_memory() {
     let crowd = template.of(CROWDED, &kubeconfig());
     let mut process = BrokerProcess::stopped_with(|settings| {
         let folder = settings["DATA_DIR"].clone();
-        let folder = std::path::Path::new(&folder).parent().expect("a folder");
+        let folder = Path::new(&folder).parent().expect("a folder");
         settings.insert("CLUSTERS", crowd.file(folder));
     });
     let alone = settled(&mut process).await;
