@@ -25,7 +25,7 @@ use kube::{
         PropagationPolicy, WatchEvent, WatchParams,
     },
     config::{Config, KubeConfigOptions, Kubeconfig},
-    core::PartialObjectMeta,
+    core::{ObjectList, PartialObjectMeta},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -363,15 +363,32 @@ impl Client {
     pub(super) async fn list_some_at_a_time<K: Kept>(
         &self,
         labels: &str,
-        mut take: impl FnMut(Vec<K>),
+        take: impl FnMut(Vec<K>),
     ) -> Result<String> {
-        let doing = format!("listing each {}", kind::<K>());
+        let (doing, objects) = (format!("listing each {}", kind::<K>()), self.objects::<K>());
+        let list = |wanted: ListParams| {
+            let objects = &objects;
+            async move { objects.list(&wanted).await }
+        };
+        self.list_by(&doing, labels, list, take).await
+    }
+
+    /// Lists objects by calls of `list`, which asks for some of them each.
+    async fn list_by<T: Clone, F>(
+        &self,
+        doing: &str,
+        labels: &str,
+        list: impl Fn(ListParams) -> F,
+        mut take: impl FnMut(Vec<T>),
+    ) -> Result<String>
+    where
+        F: Future<Output = kube::Result<ObjectList<T>>>,
+    {
         let mut wanted = ListParams::default()
             .labels(labels)
             .limit(OBJECTS_LISTED_AT_ONCE);
-        let objects = self.objects::<K>();
         loop {
-            let listed = self.call(&doing, objects.list(&wanted)).await?;
+            let listed = self.call(doing, list(wanted.clone())).await?;
             take(listed.items);
             match listed.metadata.continue_.filter(|rest| !rest.is_empty()) {
                 Some(rest) => wanted = wanted.continue_token(&rest),
@@ -413,14 +430,20 @@ impl Client {
     /// What is said of objects that have these labels, without the objects themselves.
     pub(super) async fn list_meta<K: Kept>(&self, labels: &str) -> Result<Vec<ObjectMeta>> {
         let doing = format!("listing the names of each {}", kind::<K>());
-        let wanted = ListParams::default().labels(labels);
         let objects = self.objects::<K>();
-        let listed = self.call(&doing, objects.list_metadata(&wanted)).await?;
-        let without_managers = |of: PartialObjectMeta<K>| ObjectMeta {
-            managed_fields: None,
-            ..of.metadata
+        let list = |wanted: ListParams| {
+            let objects = &objects;
+            async move { objects.list_metadata(&wanted).await }
         };
-        Ok(listed.items.into_iter().map(without_managers).collect())
+        let mut all = Vec::new();
+        let take = |some: Vec<PartialObjectMeta<K>>| {
+            all.extend(some.into_iter().map(|of| ObjectMeta {
+                managed_fields: None,
+                ..of.metadata
+            }));
+        };
+        self.list_by(&doing, labels, list, take).await?;
+        Ok(all)
     }
 
     /// Makes an object that is not there.

@@ -139,12 +139,14 @@ impl KubernetesProvisioner {
     /// How many members run.
     async fn running(&self) -> Result<usize> {
         let of = labels::members_of_cluster(self.settings());
-        let pods: Vec<Pod> = self.watched.list(&of).await?;
         let is_member = |pod: &&Pod| {
             let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
             seen::runs(pod, SERVER) && self.residences.has(namespace)
         };
-        Ok(pods.iter().filter(is_member).count())
+        let mut running = 0;
+        let count = |some: Vec<Pod>| running += some.iter().filter(is_member).count();
+        self.watched.list_some_at_a_time(&of, count).await?;
+        Ok(running)
     }
 
     /// Has a deployment be where it is, or is to be, and returns the cluster as seen from there.

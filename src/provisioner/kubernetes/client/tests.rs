@@ -19,6 +19,8 @@ use super::*;
 enum Answer {
     /// A status line, further headers, and a body.
     Says(&'static str, String),
+    /// A list of two secrets, one at a time.
+    ListsInParts,
     /// Nothing, for ever.
     Hangs,
     /// It closes the connection.
@@ -61,22 +63,36 @@ async fn serve(mut connection: TcpStream, answer: Answer, seen: Arc<Mutex<Vec<St
             return;
         };
         let first = head.lines().next().unwrap_or_default().to_owned();
-        seen.lock().expect("no panic").push(first);
-        match &answer {
+        seen.lock().expect("no panic").push(first.clone());
+        let (status, body) = match &answer {
             Answer::Hangs => std::future::pending().await,
             Answer::BreaksOff => return,
-            Answer::Says(status, body) => {
-                let length = body.len();
-                let text = format!(
-                    "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: \
-                     {length}\r\n\r\n{body}"
-                );
-                if connection.write_all(text.as_bytes()).await.is_err() {
-                    return;
-                }
-            }
+            Answer::Says(status, body) => (*status, body.clone()),
+            Answer::ListsInParts => ("200 OK", part(first.contains("continue=the-rest"))),
+        };
+        let length = body.len();
+        let text = format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: \
+             {length}\r\n\r\n{body}"
+        );
+        if connection.write_all(text.as_bytes()).await.is_err() {
+            return;
         }
     }
+}
+
+/// The first or the last part of a list of secrets.
+fn part(is_last: bool) -> String {
+    let (name, rest) = match is_last {
+        true => ("last", ""),
+        false => ("first", "the-rest"),
+    };
+    json!({
+        "kind": "SecretList", "apiVersion": "v1",
+        "metadata": { "resourceVersion": "7", "continue": rest },
+        "items": [{ "metadata": { "name": name, "managedFields": [{ "manager": "somebody" }] } }],
+    })
+    .to_string()
 }
 
 /// The head of the next request, whose body is read too.
@@ -131,6 +147,27 @@ async fn what_is_not_there_is_none() {
         "{requests:?}"
     );
     assert_eq!(requests.len(), 3);
+}
+
+#[tokio::test]
+async fn what_there_may_be_much_of_is_listed_some_at_a_time() {
+    let (client, requests) = server(Answer::ListsInParts).await;
+    let mut parts = Vec::new();
+    let take = |some: Vec<Secret>| parts.push(some);
+    let version = client.list_some_at_a_time("a=b", take).await;
+    assert_eq!(version.expect("a list"), "7");
+    assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1]);
+    let described = client.list_meta::<Secret>("a=b").await.expect("a list");
+    let names = described.iter().map(|of| of.name.as_deref());
+    assert_eq!(names.collect::<Vec<_>>(), [Some("first"), Some("last")]);
+    assert!(described.iter().all(|of| of.managed_fields.is_none()));
+    let requests = requests.lock().expect("no panic");
+    let limit = format!("limit={OBJECTS_LISTED_AT_ONCE}");
+    assert!(
+        requests.iter().all(|line| line.contains(&limit)),
+        "{requests:?}"
+    );
+    assert_eq!(requests.len(), 4);
 }
 
 #[tokio::test]
