@@ -159,7 +159,7 @@ impl Lease {
         }
     }
 
-    /// How often this broker took it: whoever had it in between may have changed anything.
+    /// How often this broker took it: others may have had it in between, and changed anything.
     pub(super) fn times_taken(&self) -> u64 {
         self.times_taken.load(Ordering::Relaxed)
     }

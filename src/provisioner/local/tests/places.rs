@@ -25,7 +25,7 @@ const PORTS: [Port; 3] = [
     },
 ];
 
-/// Whoever asks.
+/// Who asks does not matter here.
 fn tenant() -> Tenant {
     Tenant {
         platform: "cloudfoundry".to_owned(),
