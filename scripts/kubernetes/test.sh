@@ -47,9 +47,9 @@ if (($# == 0)); then found=$(grep -v kubernetes::figures:: <<<"$found"); fi
 [[ -n $found ]] || die "no test that needs a cluster has ${filters[*]} in its name"
 # Those that end nodes or have the API server away, and those that measure, run alone, on the cluster that the scripts
 # know.
-alone='kubernetes::(outages|figures)::'
-mapfile -t outages < <(grep -E "$alone" <<<"$found")
-mapfile -t others < <(grep -Ev "$alone" <<<"$found")
+lonely='kubernetes::(outages|figures)::'
+mapfile -t alone < <(grep -E "$lonely" <<<"$found")
+mapfile -t others < <(grep -Ev "$lonely" <<<"$found")
 stage image "$here/broker-image.sh" "$built" test "${ETCD[@]}"
 if [[ -z ${COMPOSE_BROKER_TEST_KUBECONFIG:-} ]]; then
     ours=yes
@@ -62,6 +62,6 @@ export COMPOSE_BROKER_TEST_NODE_HOST=${COMPOSE_BROKER_TEST_NODE_HOST:-$(node_add
 export PATH=$bin/kubernetes:$PATH KUBECACHEDIR=$bed/cache RUST_BACKTRACE=0 MALLOC_ARENA_MAX=2
 run() { cargo test --locked --test it -- --ignored --nocapture --test-threads "$1" --exact "${@:2}"; }
 if ((${#others[@]})); then stage run run 2 "${others[@]}"; fi
-if [[ $COMPOSE_BROKER_TEST_KUBECONFIG == "$bed/admin.conf" ]] && ((${#outages[@]})); then
-    stage outages run 1 "${outages[@]}"
+if [[ $COMPOSE_BROKER_TEST_KUBECONFIG == "$bed/admin.conf" ]] && ((${#alone[@]})); then
+    stage alone run 1 "${alone[@]}"
 fi

@@ -243,13 +243,14 @@ impl TenantKeys {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
 
-    fn tenant(organization: &str, space: &str) -> Tenant {
+    /// A space of Cloud Foundry.
+    pub(crate) fn tenant(organization: &str, space: &str) -> Tenant {
         owner(organization, space, &json!(null))
     }
 

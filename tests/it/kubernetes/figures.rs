@@ -147,9 +147,10 @@ async fn a_provision_beside_its_objects_by_hand() {
 
 /// What is a member's in a crowd, made from what one member of a real database has: all but what it is looked for by.
 fn in_crowd(object: &Value, number: usize) -> Value {
+    let new_name = format!("{}-{number}", name(object));
     let mut object = bare(object.clone());
     let meta = &mut object["metadata"];
-    meta["name"] = format!("{}-{number}", name(&json!({ "metadata": meta }))).into();
+    meta["name"] = new_name.into();
     meta["namespace"] = CROWDED.into();
     // No id of one: nobody takes it for a deployment that is left over.
     meta["labels"]["compose-broker/deployment"] = format!("crowd-{number}").into();

@@ -38,20 +38,42 @@ pub(in super::super) fn refusal(code: u16, reason: &str, message: &str) -> Strin
 
 /// A server that answers every request so, and the first lines of those that came.
 async fn server(answer: Answer) -> (Client, Arc<Mutex<Vec<String>>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let at = listener.local_addr().expect("an address");
     let requests = Arc::new(Mutex::new(Vec::new()));
     let seen = requests.clone();
+    let client = served(move |connection| serve(connection, answer.clone(), seen.clone())).await;
+    (client, requests)
+}
+
+/// A client of a server that serves each connection so.
+pub(in super::super) async fn served<F>(serve: impl Fn(TcpStream) -> F + Send + 'static) -> Client
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let at = listener.local_addr().expect("an address");
     tokio::spawn(async move {
         while let Ok((connection, _)) = listener.accept().await {
-            tokio::spawn(serve(connection, answer.clone(), seen.clone()));
+            tokio::spawn(serve(connection));
         }
     });
-    (client(at), requests)
+    client(at)
+}
+
+/// Answers a request; fails when nobody takes it.
+pub(in super::super) async fn answer(
+    connection: &mut TcpStream,
+    status: &str,
+    body: &str,
+) -> io::Result<()> {
+    let length = body.len();
+    let text = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
+    connection.write_all(text.as_bytes()).await
 }
 
 /// A client of a server of the test's own.
-pub(in super::super) fn client(at: SocketAddr) -> Client {
+fn client(at: SocketAddr) -> Client {
     let config = Config::new(format!("http://{at}").parse().expect("an address"));
     let limit = Duration::from_millis(400);
     Client::new(config, "here", limit).expect("a client")
@@ -70,12 +92,7 @@ async fn serve(mut connection: TcpStream, answer: Answer, seen: Arc<Mutex<Vec<St
             Answer::Says(status, body) => (*status, body.clone()),
             Answer::ListsInParts => ("200 OK", part(first.contains("continue=the-rest"))),
         };
-        let length = body.len();
-        let text = format!(
-            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: \
-             {length}\r\n\r\n{body}"
-        );
-        if connection.write_all(text.as_bytes()).await.is_err() {
+        if self::answer(&mut connection, status, &body).await.is_err() {
             return;
         }
     }

@@ -2,19 +2,15 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use tokio::{
-    io::AsyncWriteExt as _,
-    net::{TcpListener, TcpStream},
-    time::sleep,
-};
+use tokio::{net::TcpStream, time::sleep};
 
 use super::*;
 use crate::{
-    model::tenant::Tenant,
+    model::tenant::{self, Tenant},
     provisioner::{
         ProvisionerError,
         kubernetes::{
-            client::tests::{client, refusal, whole_request},
+            client::tests::{answer, refusal, served, whole_request},
             place::tests,
         },
     },
@@ -40,16 +36,9 @@ struct ApiServer(Arc<Mutex<There>>);
 impl ApiServer {
     /// A server, and the cluster that it is of.
     async fn begin(settings: &Settings) -> (Self, Arc<Cluster>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let at = listener.local_addr().expect("an address");
         let server = Self::default();
         let serving = server.clone();
-        tokio::spawn(async move {
-            while let Ok((connection, _)) = listener.accept().await {
-                tokio::spawn(serving.clone().serve(connection));
-            }
-        });
-        let client = client(at);
+        let client = served(move |connection| serving.clone().serve(connection)).await;
         let cluster = Cluster::new(client.clone(), &client, settings.clone(), None);
         (server, cluster)
     }
@@ -60,13 +49,9 @@ impl ApiServer {
 
     async fn serve(self, mut connection: TcpStream) {
         while let Some((head, body)) = whole_request(&mut connection).await {
-            let (status, answer) = self.answer(&head, &body);
-            let length = answer.len();
-            let text = format!(
-                "HTTP/1.1 {status} .\r\ncontent-type: application/json\r\ncontent-length: \
-                 {length}\r\n\r\n{answer}"
-            );
-            if connection.write_all(text.as_bytes()).await.is_err() {
+            let (status, body) = self.answer(&head, &body);
+            let status = format!("{status} .");
+            if answer(&mut connection, &status, &body).await.is_err() {
                 return;
             }
         }
@@ -225,12 +210,7 @@ fn settings(quota: Option<&[(&str, &str)]>) -> Settings {
 }
 
 fn tenant(space: &str) -> Tenant {
-    Tenant {
-        platform: "cloudfoundry".to_owned(),
-        organization: "acme".to_owned(),
-        space: space.to_owned(),
-        account: BTreeMap::new(),
-    }
+    tenant::tests::tenant("acme", space)
 }
 
 fn id(text: &str) -> DeploymentId {

@@ -3,15 +3,10 @@
 use insta::assert_json_snapshot;
 
 use super::*;
-use crate::provisioner::kubernetes::place::tests::settings;
+use crate::{model::tenant, provisioner::kubernetes::place::tests::settings};
 
 fn tenant(space: &str) -> Tenant {
-    Tenant {
-        platform: "cloudfoundry".to_owned(),
-        organization: "acme".to_owned(),
-        space: space.to_owned(),
-        account: BTreeMap::new(),
-    }
+    tenant::tests::tenant("acme", space)
 }
 
 /// Settings as they are seen from the namespace of a tenant.

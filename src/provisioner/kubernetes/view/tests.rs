@@ -5,12 +5,12 @@ use std::{collections::HashSet, time::Duration};
 use serde_json::{Value, json};
 use tokio::{
     io::AsyncWriteExt as _,
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::mpsc::{UnboundedSender, unbounded_channel},
 };
 
 use super::*;
-use crate::provisioner::kubernetes::client::tests::{client, request};
+use crate::provisioner::kubernetes::client::tests::{answer, request, served};
 
 const ID: &str = "5ae85b45e5717f0001533192";
 const KINDS: [&str; 3] = ["StatefulSet", "Pod", "Service"];
@@ -35,16 +35,10 @@ struct ApiServer(Arc<Mutex<There>>);
 impl ApiServer {
     /// A server, and what is known of it.
     async fn begin() -> (Self, View) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let at = listener.local_addr().expect("an address");
         let server = Self::default();
         let serving = server.clone();
-        tokio::spawn(async move {
-            while let Ok((connection, _)) = listener.accept().await {
-                tokio::spawn(serving.clone().serve(connection));
-            }
-        });
-        (server, View::new(&client(at), "any=one"))
+        let client = served(move |connection| serving.clone().serve(connection)).await;
+        (server, View::new(&client, "any=one"))
     }
 
     async fn serve(self, mut connection: TcpStream) {
@@ -53,13 +47,7 @@ impl ApiServer {
             let kind = paths.iter().position(|path| head.contains(path));
             let kind = KINDS[kind.expect("a kind")];
             if !head.contains("watch=true") {
-                let body = self.list(kind);
-                let head = format!(
-                    "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-                    body.len()
-                );
-                let answer = head + &body;
-                let answered = connection.write_all(answer.as_bytes()).await;
+                let answered = answer(&mut connection, "200 OK", &self.list(kind)).await;
                 answered.expect("an answer");
                 continue;
             }

@@ -5,7 +5,7 @@ use crate::{
     model::{
         deployment::{Member, Membership},
         engine::{Port, PortUser},
-        tenant::Tenant,
+        tenant::tests::tenant,
     },
     provisioner::local::places::whereabouts,
 };
@@ -24,16 +24,6 @@ const PORTS: [Port; 3] = [
         used_by: PortUser::Broker,
     },
 ];
-
-/// Who asks does not matter here.
-fn tenant() -> Tenant {
-    Tenant {
-        platform: "cloudfoundry".to_owned(),
-        organization: "acme".to_owned(),
-        space: "blue".to_owned(),
-        account: BTreeMap::new(),
-    }
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_with_a_listener_is_not_free_and_one_in_time_wait_is() {
@@ -65,7 +55,13 @@ async fn new_members_get_ports_that_nobody_has() {
         let reach = Reach::loopback();
         async move {
             provisioner
-                .place(tenant().owning(&id), &members, &PORTS[..1], &reach, &taken)
+                .place(
+                    tenant("acme", "blue").owning(&id),
+                    &members,
+                    &PORTS[..1],
+                    &reach,
+                    &taken,
+                )
                 .await
         }
     };
@@ -108,7 +104,13 @@ async fn applications_alone_come_from_elsewhere() {
         async move {
             let (members, taken) = (["m0".to_owned()], HashSet::new());
             let placed = provisioner
-                .place(tenant().owning(&id), &members, ports, &reach, &taken)
+                .place(
+                    tenant("acme", "blue").owning(&id),
+                    &members,
+                    ports,
+                    &reach,
+                    &taken,
+                )
                 .await;
             placed.map(|mut of| of.remove(0))
         }
