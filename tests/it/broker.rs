@@ -31,6 +31,7 @@ use crate::{
     control::{self, surroundings},
     database::Database,
     postgres,
+    process::new_key_ring,
 };
 
 pub const SERVICE: &str = "6f1c9f0e-52a4-4a39-8e0b-3c1f5b7a9d10";
@@ -172,6 +173,13 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, look: impl
         tokio::time::sleep(pause).await;
         pause = LOOK_MAX.min(2 * pause);
     }
+}
+
+/// Whether a process of this one's is over that nobody has waited for.
+fn has_ended(pid: u32) -> bool {
+    let process = Process::new(pid.cast_signed());
+    let stat = process.and_then(|process| process.stat());
+    stat.is_ok_and(|stat| stat.state == 'Z')
 }
 
 impl TestBroker {
@@ -319,11 +327,15 @@ impl TestBroker {
             if postgres::is_pooled() {
                 command.env("COMPOSE_BROKER_DATABASE_POOLER", "transaction");
             }
+            self.keep_secrets();
         }
         control::set_clock(&mut command, &self.folder);
-        self.child = Some(command.spawn().expect("a process"));
+        let child = command.spawn().expect("a process");
+        let pid = child.id();
+        self.child = Some(child);
         let serves = || async {
             let printed = self.printed();
+            assert!(!has_ended(pid), "the broker has ended: {printed}");
             let url = printed.split_once("compose-broker serves ")?.1;
             url.split_once('\n').map(|(url, _)| url.to_owned())
         };
@@ -332,6 +344,23 @@ impl TestBroker {
         let (username, password) = (kept("username"), kept("password"));
         username.trim().clone_into(&mut self.username);
         password.trim().clone_into(&mut self.password);
+    }
+
+    /// Writes down what a broker over PostgreSQL does not make by itself, as an earlier start of it would have.
+    fn keep_secrets(&self) {
+        let secrets = [
+            ("username", "broker".to_owned()),
+            ("password", "SECRET".to_owned()),
+            ("encryption_keys", new_key_ring()),
+        ];
+        let data = self.data_dir();
+        fs::create_dir_all(&data).expect("a folder");
+        for (name, secret) in secrets {
+            let file = data.join(name);
+            if !file.exists() {
+                fs::write(file, secret).expect("a file");
+            }
+        }
     }
 
     /// Tells a process of its own to end, as a service manager does, and waits for that.
@@ -384,11 +413,6 @@ impl TestBroker {
     /// Starts a stopped broker again in the same folder.
     pub async fn start_again(&mut self, surroundings: Surroundings) {
         self.begin(surroundings).await;
-    }
-
-    /// Further flags for the next start of a broker that is stopped.
-    pub fn set_flags(&mut self, flags: &[&str]) {
-        self.flags.extend(flags.iter().map(|&flag| flag.to_owned()));
     }
 
     /// A client of a broker that runs elsewhere, at `url` with everything below `folder`.

@@ -19,6 +19,7 @@ use crate::{
     catalog::catalog_file,
     control::surroundings,
     disk::Volume,
+    postgres,
     process::{BrokerProcess, Settings, command, refused},
     transport::description,
 };
@@ -176,6 +177,10 @@ async fn reload(broker: &BrokerProcess, file: &PathBuf, catalog: &str) -> String
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_catalog_that_cannot_be_written_down_is_not_served() {
+    // The disk that is full here has no PostgreSQL on it.
+    if postgres::is_store() {
+        return;
+    }
     let mut data = PathBuf::new();
     let mut broker = BrokerProcess::stopped_with(|settings| {
         data = PathBuf::from(&settings["DATA_DIR"]);

@@ -9,7 +9,6 @@ use std::{
 };
 
 use compose_broker::backups::store::memory::MemoryStore;
-use diesel::{Connection as _, RunQueryDsl as _, SqliteConnection, sql_query};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
@@ -19,6 +18,7 @@ use crate::{
     etcd,
     inside::Inside,
     process::{BrokerProcess, assert_one_line, refused, refused_with},
+    stored,
 };
 
 const MARKER: &str = ".compose-broker.json";
@@ -46,6 +46,19 @@ async fn with_an_instance() -> (BrokerProcess, Value) {
     (broker, credentials)
 }
 
+/// A broker as it is before its start, which has no data folder yet, and the same store where that is in none.
+fn elsewhere(original: &BrokerProcess) -> BrokerProcess {
+    let broker = BrokerProcess::stopped_with(|settings| {
+        for name in ["DATABASE_URL", "ENCRYPTION_KEYS"] {
+            if let Some(same) = original.settings().get(name) {
+                settings.insert(name, same.clone());
+            }
+        }
+    });
+    let _ = fs::remove_dir_all(broker.data_dir());
+    broker
+}
+
 async fn readiness(broker: &TestBroker) -> (StatusCode, String) {
     let answer = answer(broker.anonymous(Method::GET, "/readyz")).await;
     (answer.status, text(&answer.body["status"]).to_owned())
@@ -65,7 +78,7 @@ async fn a_broker_on_a_copy_leaves_the_original_s_members_alone() {
     let members = original.members();
     assert_eq!(members.len(), 3);
 
-    let other = BrokerProcess::stopped_with(|_| ());
+    let other = elsewhere(&original);
     copy(&original.data_dir(), &other.data_dir());
     let told = refused(other.settings()).await;
     assert_one_line(&told, "COMPOSE_BROKER_DATA_DIR");
@@ -85,7 +98,7 @@ async fn a_folder_that_was_moved_goes_on_at_its_new_place() {
     let (mut original, credentials) = with_an_instance().await;
     let before = etcd::dump(&mut etcd::connect(&credentials).await).await;
     original.kill();
-    let mut moved = BrokerProcess::stopped_with(|_| ());
+    let mut moved = elsewhere(&original);
     fs::create_dir_all(moved.data_dir().parent().expect("a folder")).expect("a folder");
     fs::rename(original.data_dir(), moved.data_dir()).expect("moved");
 
@@ -319,14 +332,11 @@ async fn folders_that_changed_places_are_told_apart() {
 }
 
 /// Makes of a folder what a broker that knew no markers left there.
-fn forget_markers(data: &Path) {
+fn forget_markers(broker: &TestBroker) {
     for folder in ["", "backups", "clusters/local"] {
-        fs::remove_file(data.join(folder).join(MARKER)).expect("a marker");
+        fs::remove_file(broker.data_dir().join(folder).join(MARKER)).expect("a marker");
     }
-    let file = data.join("broker.db").display().to_string();
-    let mut database = SqliteConnection::establish(&file).expect("a database");
-    let forgotten = sql_query("DELETE FROM folders").execute(&mut database);
-    assert_eq!(forgotten.expect("deleted"), 3);
+    assert_eq!(stored::write(broker, "DELETE FROM folders"), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -336,7 +346,7 @@ async fn folders_of_before_there_were_markers_are_known_by_what_is_in_them() {
     Inside::of(&broker).idle("i").await;
     broker.kill();
     let data = broker.data_dir();
-    forget_markers(&data);
+    forget_markers(&broker);
 
     for (folder, setting) in [
         ("backups", "COMPOSE_BROKER_BACKUP_STORE"),
@@ -363,18 +373,11 @@ async fn folders_of_before_there_were_markers_are_known_by_what_is_in_them() {
 async fn a_new_database_does_not_begin_beside_clusters_that_are_not_empty() {
     let (mut broker, _) = with_an_instance().await;
     broker.kill();
-    let data = broker.data_dir();
-    let lost = data.join("lost");
-    fs::create_dir(&lost).expect("a folder");
-    for name in ["broker.db", "broker.db-wal", "broker.db-shm"] {
-        if data.join(name).exists() {
-            fs::rename(data.join(name), lost.join(name)).expect("moved");
-        }
-    }
+    stored::lose(&broker).await;
     let told = refused(broker.settings()).await;
     assert_one_line(&told, "COMPOSE_BROKER_DATABASE_URL");
     assert_one_line(&told, "1 deployment in");
-    assert!(!data.join("broker.db").exists());
+    assert!(!broker.data_dir().join("broker.db").exists());
     assert_eq!(broker.members().len(), 3);
 
     broker.spawn_with(&["--accept", "database"]);
@@ -409,9 +412,7 @@ async fn deployments_that_a_new_database_does_not_know_are_adopted_or_removed() 
         .expect("a deployment");
     let members = broker.members();
     broker.kill();
-    for name in ["broker.db", "broker.db-wal", "broker.db-shm"] {
-        let _ = fs::remove_file(broker.data_dir().join(name));
-    }
+    stored::lose(&broker).await;
     broker.spawn_with(&["--accept", "database"]);
     broker.serving().await;
 

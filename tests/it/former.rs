@@ -11,6 +11,7 @@ use crate::{
     control::surroundings,
     etcd,
     inside::{Inside, files_of_deployments},
+    postgres,
 };
 
 /// The state of the program at which the folder was made: with SQLite, one cluster, an instance `i` of
@@ -20,6 +21,10 @@ const KEYS: usize = 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_data_folder_of_an_earlier_version_goes_on() {
+    // The store is in it.
+    if postgres::is_store() {
+        return;
+    }
     have_former_ports().await;
     let folder = new_folder();
     let data = folder.join("data");

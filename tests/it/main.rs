@@ -127,6 +127,7 @@ mod service;
 mod skipped;
 mod start;
 mod store_copy;
+mod stored;
 mod story;
 mod stranger;
 mod stub;

@@ -363,7 +363,7 @@ async fn a_mirror_that_is_set_later_gets_the_older_backups_too() {
     broker.stop().await;
     let mirror = folder.path().join("mirror");
     let address = format!("file://{}", mirror.display());
-    broker.set_flags(&["--backup-mirror", &address]);
+    broker.also(&["--backup-mirror", &address]);
     broker.start_again(surroundings()).await;
     let copied = || async {
         let copy = folder_of(&mirror, &backup);

@@ -2,7 +2,7 @@
 //! repair loses nothing that it was not told to.
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -14,6 +14,7 @@ use crate::{
     control::surroundings,
     inside::Inside,
     registers::{REGISTER, often},
+    stored,
 };
 
 const PATH: &str = "/operator/reconciliation";
@@ -48,27 +49,6 @@ pub fn moved(broker: &TestBroker, mut credentials: Value) -> Value {
     credentials
 }
 
-/// Does something with each file of a store.
-fn move_store(from: &Path, to: &Path, act: impl Fn(&Path, &Path) -> io::Result<()>) {
-    for name in ["broker.db", "broker.db-wal", "broker.db-shm"] {
-        if from.join(name).exists() {
-            act(&from.join(name), &to.join(name)).expect("a file of the store");
-        }
-    }
-}
-
-/// Waits until a stopped broker has closed its store. With its last connection `SQLite` moves what
-/// is in the log into the database and removes the log by its name, whatever has that name by then.
-async fn store_is_closed(broker: &TestBroker) {
-    let store = broker.data_dir().join("broker.db");
-    eventually("a store that is closed", || async {
-        let mut open = fs::read_dir("/proc/self/fd").expect("open files").flatten();
-        let held = open.any(|file| fs::read_link(file.path()).is_ok_and(|to| to == store));
-        (!held).then_some(())
-    })
-    .await;
-}
-
 /// A broker whose store was put back to a state from before a backup; with the credentials of its
 /// instance, and the backup.
 pub async fn with_an_older_store(
@@ -78,15 +58,13 @@ pub async fn with_an_older_store(
     broker.provision("i", json!({})).await;
     let credentials = broker.bind("i", "app").await;
     broker.stop().await;
-    store_is_closed(&broker).await;
-    let (data, kept) = (broker.data_dir(), broker.data_dir().join("kept"));
-    fs::create_dir(&kept).expect("a folder");
-    move_store(&data, &kept, |from, to| fs::copy(from, to).map(drop));
+    stored::keep(&broker).await;
     broker.start_again(often(surroundings())).await;
     let credentials = moved(&broker, credentials);
     let backup = broker.back_up(&credentials).await;
     Inside::of(&broker).idle("i").await;
-    let register = data
+    let register = broker
+        .data_dir()
         .join("backups")
         .join(text(&backup["deployment_id"]))
         .join(REGISTER);
@@ -96,9 +74,7 @@ pub async fn with_an_older_store(
     })
     .await;
     broker.stop().await;
-    store_is_closed(&broker).await;
-    move_store(&data, &data, |file, _| fs::remove_file(file));
-    move_store(&kept, &data, |from, to| fs::rename(from, to));
+    stored::put_back(&broker).await;
     damage(&broker, &backup);
     broker.start_again(often(surroundings())).await;
     let credentials = moved(&broker, credentials);

@@ -3,7 +3,6 @@
 use std::fs;
 
 use compose_broker::{app::Surroundings, model::operation::OperationKind};
-use diesel::{Connection as _, RunQueryDsl as _, SqliteConnection};
 use etcd_client::{AlarmAction, AlarmType};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -18,6 +17,7 @@ use crate::{
     database::Database,
     etcd,
     inside::Inside,
+    postgres, stored,
     transport::description,
 };
 
@@ -161,15 +161,17 @@ async fn what_cannot_be_restored_is_refused_with_a_sentence_that_helps() {
 /// Writes another size into the broker's record of a backup: one of that size would take longer to
 /// make than all of these tests.
 fn pretend_size(broker: &TestBroker, backup: &Value, bytes: u64) {
-    let file = broker.data_dir().join("broker.db");
-    let mut store = SqliteConnection::establish(&file.display().to_string()).expect("the store");
-    let changed = diesel::sql_query(
-        "UPDATE backups SET manifest = json_set(manifest, '$.stored.snapshot_bytes', ?) WHERE id = ?",
-    )
-    .bind::<diesel::sql_types::BigInt, _>(bytes.cast_signed())
-    .bind::<diesel::sql_types::Text, _>(text(&backup["id"]))
-    .execute(&mut store)
-    .expect("an update");
+    let place = ["stored", "snapshot_bytes"];
+    let changed = match postgres::is_store() {
+        true => format!(
+            "jsonb_set(manifest::jsonb, '{{{}}}', '{bytes}')",
+            place.join(",")
+        ),
+        false => format!("json_set(manifest, '$.{}', {bytes})", place.join(".")),
+    };
+    let id = text(&backup["id"]);
+    let change = format!("UPDATE backups SET manifest = {changed} WHERE id = '{id}'");
+    let changed = stored::write(broker, &change);
     assert_eq!(changed, 1);
 }
 

@@ -178,7 +178,7 @@ async fn instances_keep_their_owner_until_an_operator_says_otherwise() {
     assert_eq!(owners(&broker, Method::GET).await, json!([]));
 
     broker.stop().await;
-    broker.set_flags(&["--tenant-keys", "ours:department"]);
+    broker.also(&["--tenant-keys", "ours:department"]);
     broker.start_again(surroundings()).await;
     let missing = put(&broker, "j", &json!({ "platform": "ours" }), json!({})).await;
     assert!(reason(&missing).contains("\"department\""), "{missing:?}");
