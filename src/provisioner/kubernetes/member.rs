@@ -277,6 +277,20 @@ pub(super) async fn stop(
     if cluster.set(&deployment, &member).await?.is_none() {
         return Ok(());
     }
+    let grace = grace.max(Duration::from_secs(1));
+    let tell_to_end = async |pod: &Pod| {
+        if seen::is_ending(pod) {
+            return Ok(());
+        }
+        let (client, uid) = (&cluster.client, Some(seen::uid(pod)));
+        let name = labels::pod_name(&deployment, &member);
+        client.delete::<Pod>(&name, uid, Some(grace)).await
+    };
+    // Before the set says so: its controller gives a pod all the time that one may have, and what is left of that
+    // cannot be cut short any more.
+    if let Some(pod) = cluster.pod(&deployment, &member).await? {
+        tell_to_end(&pod).await?;
+    }
     let name = labels::member_name(&deployment, &member);
     let stopped = json!({
         "metadata": { "annotations": { RESTARTS: "0" } },
@@ -286,18 +300,12 @@ pub(super) async fn stop(
         .client
         .change::<StatefulSet>(&name, &stopped)
         .await?;
-    let grace = grace.max(Duration::from_secs(1));
     let limit = grace + POD_END_WAIT;
-    let pod_name = labels::pod_name(&deployment, &member);
     let gone = until(limit, || async {
         let Some(pod) = cluster.pod(&deployment, &member).await? else {
             return Ok(Some(()));
         };
-        if !seen::is_ending(&pod) {
-            let uid = Some(seen::uid(&pod));
-            let client = &cluster.client;
-            client.delete::<Pod>(&pod_name, uid, Some(grace)).await?;
-        }
+        tell_to_end(&pod).await?;
         Ok(None)
     });
     gone.await?.ok_or_else(|| ProvisionerError::NotEnded {

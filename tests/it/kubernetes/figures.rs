@@ -93,6 +93,11 @@ fn bare(mut object: Value) -> Value {
             .remove(added);
     }
     object.as_object_mut().expect("fields").remove("status");
+    // Where the first volumes happened to be: by hand they come to be elsewhere.
+    let affinity = object.pointer_mut("/spec/template/spec/affinity");
+    if let Some(affinity) = affinity.and_then(Value::as_object_mut) {
+        affinity.remove("nodeAffinity");
+    }
     if let Some(spec) = object["spec"].as_object_mut() {
         for given in ["volumeName", "clusterIP", "clusterIPs"] {
             if spec.get(given) != Some(&json!("None")) && spec.get(given) != Some(&json!(["None"]))
