@@ -394,3 +394,6 @@ async fn without_volume(
     let lost = unplaced.into_iter().filter(is_lost);
     Ok(lost.map(str::to_owned).collect())
 }
+
+#[cfg(test)]
+mod tests;
