@@ -7,8 +7,8 @@ use std::{error::Error, io};
 use rustix::io::Errno;
 
 use crate::{
-    backups::BackupStoreError, engine::EngineError, provisioner::ProvisionerError,
-    registrar::RegistrarError, seal::SealError, store::StoreError,
+    backups::BackupStoreError, engine::EngineError, model::size::size,
+    provisioner::ProvisionerError, registrar::RegistrarError, seal::SealError, store::StoreError,
 };
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
@@ -255,6 +255,16 @@ fn told(error: &ProvisionerError) -> String {
             "the cluster keeps something of it that was told to go; its operator has to look"
                 .to_owned()
         }
+        ProvisionerError::NoGrowth {
+            member, from, to, ..
+        } => {
+            format!(
+                "the volume of member {member} has {} and cannot grow to {}: the cluster's storage does not allow \
+                 it; its operator has to look, or restore a backup into a larger instance",
+                size(*from),
+                size(*to)
+            )
+        }
         // What an API server says names accounts and namespaces.
         ProvisionerError::ClusterRefuses { .. } | ProvisionerError::NameTaken { .. } => {
             "the cluster refuses; its operator has to look".to_owned()
@@ -412,6 +422,24 @@ mod tests {
 
     fn io(errno: Errno) -> io::Error {
         io::Error::from_raw_os_error(errno.raw_os_error())
+    }
+
+    #[test]
+    fn what_an_api_server_says_is_not_for_users() {
+        let error = StepError::from(ProvisionerError::NoGrowth {
+            member: "m0".to_owned(),
+            from: 1 << 30,
+            to: 2 << 30,
+            why: "User system:serviceaccount:broker may not".to_owned(),
+        });
+        let StepError::Last { message, .. } = &error else {
+            panic!("{error:?}");
+        };
+        assert!(
+            message.contains("has 1.0 GiB and cannot grow to 2.0 GiB"),
+            "{message}"
+        );
+        assert!(!message.contains("serviceaccount"), "{message}");
     }
 
     #[test]

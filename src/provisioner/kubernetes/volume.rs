@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
 
 use super::{
+    client::CallError,
     cluster::{Cluster, Result, name_taken, until},
     ending::EndsWithIt,
     exec::{self, Container, Ended},
@@ -62,7 +63,7 @@ pub(super) async fn claim(
         .await;
     match changed {
         Ok(_) => Ok(()),
-        Err(error) if error.is(403) || error.is(422) => Err(ProvisionerError::NoGrowth {
+        Err(error) if forbids_growth(&error) => Err(ProvisionerError::NoGrowth {
             member: member.to_owned(),
             from: has,
             to: bytes,
@@ -70,6 +71,12 @@ pub(super) async fn claim(
         }),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Whether a volume of this kind does not grow. A quota that is used up and a right that is lacking have the same code as
+/// a class that lets none grow, and may come.
+fn forbids_growth(error: &CallError) -> bool {
+    error.is(422) || error.is(403) && error.message().contains("resize")
 }
 
 /// The size that a claim asks for, in bytes.
@@ -266,4 +273,32 @@ pub(super) async fn run(
     let limit = BENCH_COMMAND_TIMEOUT;
     let ended = exec::run(&cluster.client, &at, &command, limit, OUTPUT_BYTES_MAX);
     Ok(Some(ended.await?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_for_now_is_no_volume_that_never_grows() {
+        let says = |code, message: &str| {
+            forbids_growth(&CallError::Refused {
+                doing: "changing PersistentVolumeClaim db-m0".to_owned(),
+                code,
+                reason: "Forbidden".to_owned(),
+                message: message.to_owned(),
+            })
+        };
+        let of_class = "persistentvolumeclaims \"db-m0\" is forbidden: only dynamically provisioned pvc can be \
+                        resized and the storageclass that provisions the pvc must support resize";
+        assert!(says(403, of_class));
+        assert!(says(422, "spec is immutable after creation"));
+        for passing in [
+            "persistentvolumeclaims \"db-m0\" is forbidden: exceeded quota: storage, requested: \
+             requests.storage=4Gi, used: requests.storage=8Gi, limited: requests.storage=10Gi",
+            "persistentvolumeclaims \"db-m0\" is forbidden: User \"broker\" cannot patch resource",
+        ] {
+            assert!(!says(403, passing), "{passing}");
+        }
+    }
 }
