@@ -25,7 +25,7 @@ impl Session {
             return self.rehearse_restore(&asked).await;
         }
         let source = self.any_instance(&asked.name).await?;
-        if let Some(about) = self.about_restore(&source.id, &asked.backup).await {
+        if let Some(about) = self.about_restore(&source.id, &asked).await {
             self.show.note(&about);
         }
         if let Some(key) = asked.identity.read()? {
@@ -56,14 +56,8 @@ impl Session {
             let reason = "--dry-run tells of the plan of the source and its own parameters: leave out --plan and -c";
             return Err(Error::Usage(reason.into()));
         }
-        let wanted = json!({
-            "name": asked.new_name,
-            "version": asked.db_version,
-            "units": asked.units,
-            "restore_time": asked.before,
-            "backup_private_key": asked.identity.read()?,
-            "dry_run": true,
-        });
+        let mut wanted = rehearsal(asked);
+        wanted["backup_private_key"] = json!(asked.identity.read()?);
         let backup = asked.backup.as_str();
         let told = self
             .with_api(&asked.name, async |api| {
@@ -107,14 +101,27 @@ impl Session {
         )))
     }
 
-    /// What a restore of a backup brings and about how long it takes, where the broker tells.
-    async fn about_restore(&self, source: &str, backup: &str) -> Option<String> {
+    /// What a restore brings and about how long it takes, where the broker tells.
+    async fn about_restore(&self, source: &str, asked: &RestoreBackup) -> Option<String> {
         let api = self.api_of_platform(source).await.ok()??;
-        let backup = api.backup(backup).await.ok()?;
-        let bytes = size(backup["size_bytes"].as_u64()?);
-        let takes = takes(&backup["restore_estimate"]);
+        // Which backup is meant, the broker decides here as it does for the restore.
+        let wanted = rehearsal(asked);
+        let told = api.restore_preflight(&asked.backup, &wanted).await.ok()?;
+        let bytes = size(told["size_bytes"].as_u64()?);
+        let takes = takes(&told["restore_estimate"]);
         Some(format!("restores {bytes} of data. {takes}"))
     }
+}
+
+/// How a broker is asked what a restore would do.
+fn rehearsal(asked: &RestoreBackup) -> Value {
+    json!({
+        "name": asked.new_name,
+        "version": asked.db_version,
+        "units": asked.units,
+        "restore_time": asked.before,
+        "dry_run": true,
+    })
 }
 
 /// How long a restore takes, as a sentence.

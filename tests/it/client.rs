@@ -350,8 +350,10 @@ async fn a_database_that_is_down_is_had_again_from_its_backups() {
         1,
         "the service key late of db is not made yet (create in progress",
     );
-    user.does(&["restore-backup", "db", id, "again", "--wait"])
+    let restored = user
+        .does(&["restore-backup", "db", id, "again", "--wait"])
         .await;
+    assert!(restored.err.contains(" of data. "), "{restored:?}");
     user.does(&["create-service-key", "again", "app", "-w"])
         .await;
     let key = user.does(&["service-key", "again", "app"]).await.json();

@@ -358,6 +358,11 @@ async fn the_client_says_what_a_deletion_keeps_and_how_to_have_it_back() {
         told.out.contains("not known: there is no earlier restore"),
         "{told:?}"
     );
+    let restore = ["restore-backup", "db", "latest", "copy", "-w"];
+    let told = user.does(&restore).await;
+    let about = "of data. How long it takes is not known";
+    assert!(told.err.contains(about), "{told:?}");
+    user.does(&["delete-service", "copy", "-f", "-w"]).await;
     let id = text(&user.does(&["service", "db", "-o", "json"]).await.json()["id"]).to_owned();
     let gone = user.does(&["delete-service", "db", "-f", "-w"]).await;
     assert!(
