@@ -20,7 +20,7 @@ use super::{
 use crate::{
     clock::Clock,
     model::{
-        alert::{Alert, BackupWatch, DatabaseWatch, alerts},
+        alert::{Alert, BackupWatch, DatabaseWatch, Subject, alerts},
         backup::{Backup, BackupState},
         catalog::Placement,
         deleted::DeletedInstance,
@@ -208,6 +208,21 @@ impl InstanceView {
             InstanceState::Ready => alerts(self.now, &self.database, seen, &self.watch),
             _ => Vec::new(),
         }
+    }
+
+    /// The same for a page that says by itself that the broker looks at the members right now.
+    pub fn alerts_beside(&self, seen: Option<&Observation>) -> Vec<Alert> {
+        let mut all = self.alerts(seen);
+        if self.is_looked_at(seen) {
+            all.retain(|alert| alert.subject != Subject::Look);
+        }
+        all
+    }
+
+    /// Whether its members were not seen yet and the broker looks at them: it does not where it cannot find them.
+    pub fn is_looked_at(&self, seen: Option<&Observation>) -> bool {
+        let is_ready = self.of.instance.state == InstanceState::Ready;
+        is_ready && seen.is_none() && !self.database.is_elsewhere
     }
 
     /// How it is, as of a look at its members.

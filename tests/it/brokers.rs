@@ -17,6 +17,7 @@ use crate::{
     control::move_clock,
     etcd,
     line::Line,
+    pages::Visitor,
     postgres,
     process::{
         BrokerProcess, Settings, assert_one_line, new_key_ring, refused, shared_cluster,
@@ -226,6 +227,13 @@ async fn a_cluster_is_its_machine_s_and_known_to_all() {
         text(&health["message"]).contains("run on another machine"),
         "{health}"
     );
+    // Nor does a page wait for what nobody asks.
+    let visitor = Visitor::with_token(&one, &credentials).await;
+    for path in ["/dashboard/instances/i", "/dashboard/instances/i/activity"] {
+        let page = visitor.get(path).await.body;
+        assert!(page.contains("run on another machine"), "{page}");
+        assert!(!page.contains("The broker is asking"), "{page}");
+    }
     let api = &credentials["instance_administration_api"];
     let logs = format!(
         "/api/2016-07/instances/i/deployments/{}/logfiles",

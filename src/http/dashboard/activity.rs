@@ -83,8 +83,8 @@ struct ActivityPage {
     state: Label,
     /// What is the matter, since when, and what to do.
     message: String,
-    /// Whether the members were looked at, where they can be.
-    is_seen: bool,
+    /// Whether the broker looks at the members right now.
+    is_looked_at: bool,
     alerts: Vec<AlertRow>,
     logs: Vec<LogRow>,
     shown: Option<Shown>,
@@ -172,7 +172,14 @@ pub async fn page(
         InstanceState::Ready => api.broker.vitals.observation(&view.of.deployment),
         _ => None,
     };
-    let shell = shell(&api, &session, &view, &asked, &found, seen.is_some());
+    let shell = shell(
+        &api,
+        &session,
+        &view,
+        &asked,
+        &found,
+        view.is_looked_at(seen.as_deref()),
+    );
     let page = activity(&session, &view, &asked, found, shell, seen.as_deref());
     Ok(answer(StatusCode::OK, &page))
 }
@@ -191,17 +198,16 @@ fn shell(
     view: &InstanceView,
     asked: &Asked,
     found: &Found,
-    is_seen: bool,
+    is_looked_at: bool,
 ) -> Shell {
     let follows = !asked.still;
     let is_active = |task: &Task| task.operation.state.is_active();
     let is_growing = (found.logs.1.as_ref()).is_some_and(|(log, _)| log.part == LogPart::Current);
-    let is_looking = view.of.instance.state == InstanceState::Ready && !is_seen;
     Shell {
         here: "activity",
         follows,
         under_way: follows && found.tasks.tasks.iter().any(is_active),
-        awaits: follows && (is_growing || is_looking),
+        awaits: follows && (is_growing || is_looked_at),
         ..Shell::of_instance("Activity", view, &api.broker, session)
     }
 }
@@ -228,7 +234,7 @@ fn activity(
         shell,
         state: label_of_health(health.state),
         message: dates_whole(&health.message),
-        is_seen: seen.is_some() || !is_ready,
+        is_looked_at: view.is_looked_at(seen),
         alerts: alerts(view, seen),
         logs: logs
             .iter()
@@ -333,7 +339,7 @@ fn alerts(view: &InstanceView, seen: Option<&Observation>) -> Vec<AlertRow> {
         text: dates_whole(&alert.message),
         since: alert.since.map(|since| Moment::new(since, view.now)),
     };
-    view.alerts(seen).into_iter().map(row).collect()
+    view.alerts_beside(seen).into_iter().map(row).collect()
 }
 
 fn log_row(view: &InstanceView, log: &Logfile, asked: &Asked, href: &str) -> LogRow {

@@ -270,7 +270,7 @@ fn headline(view: &InstanceView, seen: Option<&Observation>, health: Health) -> 
         for_operators: None,
         links: remedy::of_health(view, seen),
         since: health.since.map(|since| Moment::new(since, view.now)),
-        alerts: seen.map_or_else(Vec::new, |seen| alert_lines(view, seen)),
+        alerts: alert_lines(view, seen),
         change: change.map(|o| Bar::of(o, view.now)),
     }
 }
@@ -358,7 +358,7 @@ fn is_under_way(view: &InstanceView) -> bool {
 /// Whether more is about to be known of the members: a look at them is under way.
 fn awaits(view: &InstanceView, seen: Option<&Observation>) -> bool {
     match seen {
-        None => true,
+        None => view.is_looked_at(seen),
         // A reader who sees that a member is down wants to see it come back.
         Some(seen) => {
             let age = (view.now - seen.observed_at).to_std().unwrap_or_default();
@@ -386,13 +386,13 @@ fn faults(count: usize) -> Option<String> {
 }
 
 /// What somebody should know, as of a look at the members: while there was none, a page says so.
-fn alert_lines(view: &InstanceView, seen: &Observation) -> Vec<AlertLine> {
+fn alert_lines(view: &InstanceView, seen: Option<&Observation>) -> Vec<AlertLine> {
     let line = |alert: Alert| AlertLine {
         text: dates_whole(&alert.message),
         label: label_of_alert(alert.gravity),
         links: remedy::of_alert(view, &alert),
     };
-    let found = view.alerts(Some(seen));
+    let found = view.alerts_beside(seen);
     // What is good to know of a version stands beside it.
     let shown = |alert: &Alert| alert.gravity != Gravity::Notice;
     found.into_iter().filter(shown).map(line).collect()

@@ -4,7 +4,7 @@ use crate::{
     broker::InstanceView,
     http::dashboard::show::Moment,
     model::{
-        deployment::{Deployment, Member},
+        deployment::Member,
         instance::InstanceState,
         observation::{Complaint, MemberHealth, MemberObservation, Observation},
     },
@@ -18,6 +18,8 @@ pub(super) struct Members {
     /// Why there are none.
     pub(super) none: &'static str,
     pub(super) observed: Option<Moment>,
+    /// Why they were not seen.
+    pub(super) unseen: &'static str,
 }
 
 pub(super) struct MemberRow {
@@ -36,11 +38,15 @@ pub(super) fn members(view: &InstanceView, seen: Option<&Observation>, urls: &[S
     Members {
         rows: match seen {
             Some(seen) => seen.members.iter().map(member).collect(),
-            None if state == InstanceState::Ready => members_known(&view.of.deployment, urls),
+            None if state == InstanceState::Ready => members_known(view, urls),
             None => Vec::new(),
         },
         none: no_members(state),
         observed: seen.map(|seen| Moment::new(seen.observed_at, view.now)),
+        unseen: match view.database.is_elsewhere {
+            true => "The broker on their machine sees how they are.",
+            false => "The broker is asking them.",
+        },
     }
 }
 
@@ -54,12 +60,17 @@ fn no_members(state: InstanceState) -> &'static str {
 }
 
 /// The members as the store knows them, before anybody has looked at them.
-fn members_known(deployment: &Deployment, urls: &[String]) -> Vec<MemberRow> {
+fn members_known(view: &InstanceView, urls: &[String]) -> Vec<MemberRow> {
+    let deployment = &view.of.deployment;
+    let health = match view.database.is_elsewhere {
+        true => UNKNOWN,
+        false => "being looked at",
+    };
     let members = deployment.members.iter().enumerate();
     let row = |(place, member): (usize, &Member)| MemberRow {
         name: member.name.clone(),
         url: urls.get(place).cloned().unwrap_or_default(),
-        health: "being looked at".to_owned(),
+        health: health.to_owned(),
         icon: "?",
         tone: "muted",
         role: "",

@@ -16,6 +16,8 @@ use crate::{
 pub(super) struct StorageCard {
     pub(super) usage: Option<Usage>,
     pub(super) quota: String,
+    /// Why nobody knows how much of it is in use.
+    pub(super) unseen: &'static str,
     pub(super) can_defragment: bool,
     /// Until when not, where that is so because the database is down.
     pub(super) no_defragmentation: Option<&'static str>,
@@ -54,6 +56,10 @@ pub(super) fn storage(
         wants_room: is_ready && (is_closed || is_short),
         prefix_max: KEY_PREFIX_BYTES_MAX,
         quota: size(deployment.quota_bytes()),
+        unseen: match view.database.is_elsewhere {
+            true => "The broker on the members' machine sees how much of it is in use.",
+            false => "The broker is asking how much of it is in use.",
+        },
         can_defragment: is_ready && !is_closed && down.is_none(),
         no_defragmentation: down.and_then(DownReason::waits_until),
         usage,
