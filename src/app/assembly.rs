@@ -136,9 +136,10 @@ impl Assembly<'_> {
         )
     }
 
-    /// What takes over clusters of other brokers, where some may share the store.
+    /// What takes over clusters of other brokers, where some may share the store, and those that do not answer yet.
     pub(super) fn takeover(&self, broker: &Arc<Broker>) -> Option<Takeover> {
-        (!self.kept.store.is_private()).then(|| Takeover {
+        let is_alone = self.kept.store.is_private() && self.backends.handovers.is_empty();
+        (!is_alone).then(|| Takeover {
             store: self.kept.store.clone(),
             broker: broker.clone(),
             own: self.kept.replica.clone(),

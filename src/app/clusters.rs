@@ -29,7 +29,7 @@ pub(super) struct Backends {
     pub(super) versions: Versions,
     /// How many members ran when their cluster was opened, by its id.
     pub(super) adopted: BTreeMap<String, usize>,
-    /// Clusters that another broker looked after when this one began.
+    /// Clusters that another broker looked after when this one began, or that did not answer.
     pub(super) handovers: Vec<Arc<Handover>>,
 }
 
@@ -240,7 +240,7 @@ pub(super) struct Opened {
     adopted: BTreeMap<String, usize>,
     /// Why some were not, by the id of the cluster.
     failures: BTreeMap<String, StartError>,
-    /// Those that another broker looks after.
+    /// Those that another broker looks after, or that do not answer.
     handovers: Vec<Arc<Handover>>,
     /// Whether other brokers may share the store.
     is_shared: bool,
@@ -286,6 +286,12 @@ impl Opened {
         let opened = match of.backing.open(&of.cluster, &self.profiles).await {
             Ok(opened) => opened,
             Err(ProvisionerError::InUse { .. }) if self.is_shared => return self.stand_by(of),
+            // The others are served meanwhile.
+            Err(error @ ProvisionerError::ClusterSilent { .. }) => {
+                log::error!(cluster = id.as_str();
+                    "the cluster is left alone until it answers: {}", chain(&error));
+                return self.hand_over(of, Handover::of_silent(id));
+            }
             Err(source) => {
                 let cluster = id.clone();
                 let error = StartError::Cluster { cluster, source };
@@ -299,7 +305,10 @@ impl Opened {
 
     /// Leaves a cluster to another broker for now.
     fn stand_by(&mut self, of: &ClusterSettings) {
-        let handover = Handover::of(&of.cluster.id, of.is_here);
+        self.hand_over(of, Handover::of(&of.cluster.id, of.is_here));
+    }
+
+    fn hand_over(&mut self, of: &ClusterSettings, handover: Arc<Handover>) {
         self.handovers.push(handover.clone());
         self.add(of, handover);
     }

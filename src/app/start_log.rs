@@ -24,7 +24,8 @@ pub(super) async fn log_start(config: &Config, store: &Arc<Store>, backends: &Ba
             log::info!(cluster = cluster.as_str(), adopted = adopted;
                 "the cluster is open; the broker adopted the members that ran");
         }
-        let others = backends.handovers.iter().find(|of| of.cluster() == cluster);
+        let mut others = backends.handovers.iter().filter(|of| !of.is_silent());
+        let others = others.find(|of| of.cluster() == cluster);
         match others.map(|of| of.duty()) {
             Some(Duty::StandsBy) => log::info!(cluster = cluster.as_str();
                 "another broker looks after the cluster; this one stands by, and takes over when that one \

@@ -54,13 +54,16 @@ pub(super) struct Takeover {
     pub(super) profiles: Vec<&'static Profile>,
     /// By cluster.
     pub(super) provisioners: BTreeMap<String, SharedProvisioner>,
-    /// Those that another broker looked after when this one began.
+    /// Those that another broker looked after when this one began, or that did not answer.
     pub(super) handovers: Vec<Arc<Handover>>,
 }
 
 impl Takeover {
-    /// Looks until `stop`.
+    /// Looks until `stop`; where no other broker shares the store, until it looks after all clusters.
     pub(super) async fn run(self, stop: CancellationToken) {
+        if self.store.is_private() {
+            return self.run_alone(stop).await;
+        }
         let (mut fails, mut renewed) = (false, false);
         while !stop.is_cancelled() {
             self.take_over().await;
@@ -97,7 +100,17 @@ impl Takeover {
         }
     }
 
-    /// Opens the clusters whose broker is gone.
+    async fn run_alone(&self, stop: CancellationToken) {
+        let all_taken = || self.handovers.iter().all(|of| of.is_taken());
+        while !stop.is_cancelled() && !all_taken() {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(REPLICA_INTERVAL) => self.take_over().await,
+            }
+        }
+    }
+
+    /// Opens the clusters whose broker is gone, and those that answer by now.
     async fn take_over(&self) {
         for handover in &self.handovers {
             let id = handover.cluster();
@@ -108,11 +121,17 @@ impl Takeover {
             match of.backing.open(&of.cluster, &self.profiles).await {
                 Ok(opened) => {
                     self.free_claims_on(id).await;
+                    self.note(id, &self.versions_of(&opened.provisioner));
                     handover.take(opened.provisioner);
-                    log::info!(cluster = id, adopted = opened.adopted;
-                        "the broker that looked after the cluster is gone; this one took it over");
+                    let why = match handover.is_silent() {
+                        true => "the cluster answers",
+                        false => "the broker that looked after the cluster is gone",
+                    };
+                    log::info!(cluster = id, adopted = opened.adopted; "{why}; this broker took it over");
                 }
                 Err(ProvisionerError::InUse { .. }) => {}
+                // It was told of when this broker began.
+                Err(ProvisionerError::ClusterSilent { .. }) if handover.is_silent() => {}
                 Err(error) => {
                     log::error!(cluster = id; "cannot take the cluster over: {}", chain(&error));
                 }

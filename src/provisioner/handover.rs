@@ -1,4 +1,4 @@
-//! A cluster that one broker at a time looks after, seen from those that stand by.
+//! A cluster that this broker does not look after yet: another one does, or it has not answered since this one began.
 //!
 //! Invariant: nothing is done there before this broker has taken it over, and once it has, it keeps it for as
 //! long as it runs.
@@ -30,9 +30,11 @@ use crate::{
 
 type Result<T> = std::result::Result<T, ProvisionerError>;
 
-/// A cluster that another broker looks after, until this one takes it over.
+/// A cluster that another broker looks after, or that is silent, until this one takes it over.
 pub struct Handover {
     cluster: String,
+    /// No other broker is known to look after it: it did not answer.
+    is_silent: bool,
     /// Whether this broker may take it over: its members run where this broker does.
     is_here: bool,
     /// What runs its members, from the moment on when this broker does.
@@ -44,8 +46,18 @@ pub struct Handover {
 impl Handover {
     /// The cluster of that id, which this broker may take over where its members run `here`.
     pub fn of(cluster: &str, is_here: bool) -> Arc<Self> {
+        Self::new(cluster, is_here, false)
+    }
+
+    /// The cluster of that id, which this broker takes over as soon as it answers.
+    pub fn of_silent(cluster: &str) -> Arc<Self> {
+        Self::new(cluster, true, true)
+    }
+
+    fn new(cluster: &str, is_here: bool, is_silent: bool) -> Arc<Self> {
         Arc::new(Self {
             cluster: cluster.to_owned(),
+            is_silent,
             is_here,
             taken: OnceLock::new(),
             installed: Mutex::default(),
@@ -55,6 +67,16 @@ impl Handover {
     /// Its id.
     pub fn cluster(&self) -> &str {
         &self.cluster
+    }
+
+    /// Whether it did not answer when this broker began.
+    pub fn is_silent(&self) -> bool {
+        self.is_silent
+    }
+
+    /// Whether this broker has taken it over.
+    pub fn is_taken(&self) -> bool {
+        self.taken.get().is_some()
     }
 
     /// From now on this broker looks after it.
@@ -77,8 +99,13 @@ impl Handover {
 
     fn taken(&self) -> Result<&SharedProvisioner> {
         let taken = self.taken.get();
-        taken.ok_or_else(|| ProvisionerError::LookedAfterElsewhere {
-            cluster: self.cluster.clone(),
+        taken.ok_or_else(|| match self.is_silent {
+            true => ProvisionerError::ClusterSilent {
+                source: "the cluster has not answered since the broker began".into(),
+            },
+            false => ProvisionerError::LookedAfterElsewhere {
+                cluster: self.cluster.clone(),
+            },
         })
     }
 }

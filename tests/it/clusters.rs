@@ -409,3 +409,50 @@ async fn a_cluster_that_is_missed_stops_the_start() {
     broker.start_again().await;
     deprovision(&broker, "i").await;
 }
+
+/// A file of contexts that leads to a port where nobody listens.
+fn leads_nowhere(folder: &Path) -> PathBuf {
+    let file = folder.join("kubeconfig");
+    let contexts = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "it",
+        "clusters": [{ "name": "it", "cluster": { "server": "http://127.0.0.1:9" } }],
+        "users": [{ "name": "it", "user": { "token": "SECRET" } }],
+        "contexts": [{ "name": "it", "context": { "cluster": "it", "user": "it" } }],
+    });
+    fs::write(&file, contexts.to_string()).expect("a file");
+    file
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_does_not_answer_keeps_no_other_from_being_served() {
+    let mut broker = BrokerProcess::stopped_with(|settings| {
+        let folder = Path::new(&settings["DATA_DIR"]).parent().expect("a folder");
+        let clusters = json!([
+            { "id": "here", "name": "Here", "capacity_units": CAPACITY_UNITS },
+            {
+                "kind": "kubernetes", "id": "away", "name": "Away", "capacity_units": CAPACITY_UNITS,
+                "kubeconfig": leads_nowhere(folder), "namespace": "databases",
+                "tools_image": "registry.example/tools:1",
+                "images": { "etcd": { "3.6.16": "registry.example/etcd:3.6.16" } },
+                "node_host": "127.0.0.1", "node_ports": "30000-30099",
+            },
+        ]);
+        let file = folder.join("two-clusters.json");
+        fs::write(&file, clusters.to_string()).expect("a file");
+        settings.insert("CLUSTERS", file.display().to_string());
+    });
+    broker.start_again().await;
+    let logged = broker.logged();
+    let told = logged
+        .matches("the cluster is left alone until it answers")
+        .count();
+    assert_eq!(told, 1, "{logged}");
+    provision(&broker, "i", json!({ "cluster_id": "here" })).await;
+    bind(&broker, "i").await;
+    deprovision(&broker, "i").await;
+    let reason = refusal(&broker, json!({ "cluster_id": "away" })).await;
+    assert!(reason.contains("available at the moment"), "{reason}");
+    // Who has no choice gets one that answers.
+    broker.provision("any", json!({})).await;
+    broker.deprovision("any").await;
+}

@@ -249,12 +249,12 @@ impl Backing for KubernetesBacking {
         let unfit = |why| ProvisionerError::Unfit { why };
         check_reach(&cluster.exposure.reach, &self.settings).map_err(unfit)?;
         let mut settings = self.settings.clone();
-        withhold(&mut settings, engines, &cluster.exposure).map_err(unfit)?;
         let kubeconfig = self.kubeconfig.as_deref();
         let context = self.context.as_deref();
         let client = Client::open(kubeconfig, context, &settings.namespace).await;
         let client = client.map_err(unfit)?;
         checks::check(&client, &settings).await?;
+        withhold(&mut settings, engines, &cluster.exposure).map_err(unfit)?;
         let lease = self.seen.take(&client, &settings.cluster).await?;
         let provisioner = KubernetesProvisioner::over(client, settings, Some(lease)).await?;
         Ok(Opened {

@@ -183,3 +183,32 @@ async fn operations_wait_for_an_api_server_and_applications_do_not() {
     }
     assert_eq!(cluster.left(), "");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs the cluster of make kubernetes, alone"]
+async fn a_broker_that_begins_while_the_api_server_is_away_goes_on_when_it_is_back() {
+    let cluster = Databases::new("begun", "31950-31999");
+    let mut broker = cluster.broker(&[], surroundings()).await;
+    let credentials = repair::with_keys(&broker, "3.6.16").await;
+    cluster.ready(3).await;
+    let writer = Writer::start_slow(&credentials);
+    broker.stop().await;
+    {
+        let _mended = Mended(&|| script("api.sh", "go-on"));
+        script("api.sh", "hang");
+        broker.start_again(surroundings()).await;
+        let accepted = repair::patch(&broker, json!({ "units": 2 })).await;
+        println!("an update meanwhile: {accepted:?}");
+        let shown = answer(broker.osb(Method::GET, "/v2/service_instances/i")).await;
+        assert_eq!(shown.status, StatusCode::OK, "{shown:?}");
+    }
+    broker.bind("i", "afterwards").await;
+    broker.provision("other", json!({})).await;
+    let written = writer.end().await;
+    println!("{written:?}");
+    assert!(written.longest_gap < GAP_MAX, "{written:?}");
+    for id in ["i", "other"] {
+        broker.deprovision(id).await;
+    }
+    assert_eq!(cluster.left(), "");
+}
