@@ -290,7 +290,9 @@ impl Opened {
             Err(error @ ProvisionerError::ClusterSilent { .. }) => {
                 log::error!(cluster = id.as_str();
                     "the cluster is left alone until it answers: {}", chain(&error));
-                return self.hand_over(of, Handover::of_silent(id));
+                let handover = Handover::of_silent(id);
+                handover.note_installed(of.backing.named(&of.cluster, &self.profiles));
+                return self.hand_over(of, handover);
             }
             Err(source) => {
                 let cluster = id.clone();

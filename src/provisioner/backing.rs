@@ -1,6 +1,6 @@
 //! What is behind a cluster: what its settings say of where its members run, before it is opened.
 
-use std::{fmt, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fmt, path::Path, sync::Arc};
 
 use async_trait::async_trait;
 use serde_json::{Map, Value};
@@ -9,6 +9,7 @@ use super::{ProvisionerError, SharedProvisioner};
 use crate::model::{
     engine::Profile,
     placement::{Cluster, PortRange},
+    version::Version,
 };
 
 /// A kind of clusters. Each reads what is its own in the settings of one.
@@ -56,6 +57,16 @@ pub trait Backing: fmt::Debug + Send + Sync {
 
     /// Where the programs of its engines are looked for, for people.
     fn engines_from(&self) -> String;
+
+    /// What `cluster`, which this is behind, has by its settings alone, by engine; nothing where that is looked for on a
+    /// machine.
+    fn named(
+        &self,
+        _cluster: &Cluster,
+        _engines: &[&'static Profile],
+    ) -> BTreeMap<String, Vec<Version>> {
+        BTreeMap::new()
+    }
 
     /// Opens `cluster`, which this is behind: members that should run do from now on.
     async fn open(

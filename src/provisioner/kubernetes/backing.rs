@@ -241,6 +241,20 @@ impl Backing for KubernetesBacking {
         format!("images of the cluster {}", self.settings.cluster)
     }
 
+    fn named(
+        &self,
+        cluster: &Cluster,
+        engines: &[&'static Profile],
+    ) -> BTreeMap<String, Vec<Version>> {
+        let mut settings = self.settings.clone();
+        // What is wrong with them, opening it says.
+        if withhold(&mut settings, engines, &cluster.exposure).is_err() {
+            return BTreeMap::new();
+        }
+        let of = |engine: &String| (engine.clone(), settings.versions(engine));
+        settings.images.keys().map(of).collect()
+    }
+
     async fn open(
         &self,
         cluster: &Cluster,

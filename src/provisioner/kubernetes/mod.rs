@@ -260,14 +260,7 @@ impl Provisioner for KubernetesProvisioner {
     }
 
     fn versions(&self, engine: &str) -> Vec<Version> {
-        let settings = self.settings();
-        let images = settings.images.get(engine);
-        let all = images.into_iter().flat_map(BTreeMap::keys).copied();
-        let is_withheld = |version: &Version| {
-            let mut withheld = settings.withheld.iter();
-            withheld.any(|(of, withheld)| of == engine && withheld == version)
-        };
-        all.filter(|version| !is_withheld(version)).collect()
+        self.settings().versions(engine)
     }
 
     fn hosts(&self, of: Resident<'_>, members: &[String], reach: &Reach) -> Vec<String> {

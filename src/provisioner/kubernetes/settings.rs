@@ -95,6 +95,17 @@ pub enum Spread {
 }
 
 impl Settings {
+    /// The versions of an engine that new databases may have.
+    pub(super) fn versions(&self, engine: &str) -> Vec<Version> {
+        let images = self.images.get(engine);
+        let all = images.into_iter().flat_map(BTreeMap::keys).copied();
+        let is_withheld = |version: &Version| {
+            let mut withheld = self.withheld.iter();
+            withheld.any(|(of, withheld)| of == engine && withheld == version)
+        };
+        all.filter(|version| !is_withheld(version)).collect()
+    }
+
     /// The image that has a program; none where it is not named.
     pub(super) fn image(&self, program: &Program) -> Option<&str> {
         let of_engine = self.images.get(program.engine)?;
